@@ -1,5 +1,119 @@
 //! The settings schema: what the operator says, typed and validated.
+//!
+//! Valid by construction: a [`Settings`] that exists has a usable domain, addresses of the right family, and no two settings
+//! that contradict each other. Every refusal is one [`SettingsError`]: where it is, what is wrong, what to write instead.
+//! Pure data: nothing here touches the machine.
 
-/// Placeholder until the schema lands.
-#[derive(Debug, Clone)]
-pub struct Settings;
+mod addresses;
+mod checks;
+mod error;
+mod names;
+mod network;
+mod secret;
+mod services;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize, Serializer};
+
+pub use addresses::{Ipv4Interface, Ipv6Interface};
+pub use error::SettingsError;
+pub use names::{Domain, HostName};
+pub use network::{Interface, Ipv4, Ipv4Method, Ipv6, Ipv6Method, Network};
+pub use secret::Secret;
+pub use services::{Acme, Directory, Listen, Mail, Owner, Ssh, Tls, TlsMode, Verify, Web};
+
+/// Everything that an operator can say.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    schema: Schema,
+    /// The instance's name, `LOCAL_DOMAIN`; part of every account's address, for ever.
+    pub domain: Domain,
+    /// The machine's name, when it differs from the domain; see [`Settings::hostname`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<HostName>,
+    /// Further lines for `.env.production`; shown redacted, because any of them may be a password.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", serialize_with = "redact_values")]
+    pub extra_env: BTreeMap<String, String>,
+    /// Interface, addresses, resolvers.
+    #[serde(default)]
+    pub network: Network,
+    /// Where the web server listens.
+    #[serde(default)]
+    pub web: Web,
+    /// Where the certificate comes from.
+    #[serde(default)]
+    pub tls: Tls,
+    /// The certificate authority.
+    #[serde(default)]
+    pub acme: Acme,
+    /// The relay for outgoing mail; without it no confirmation mail leaves the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<Mail>,
+    /// The first administrator.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Owner>,
+    /// Who may log in as root.
+    #[serde(default)]
+    pub ssh: Ssh,
+}
+
+impl Settings {
+    /// Reads settings from TOML. `source_name` is what the operator knows the text as; it starts every message.
+    pub fn parse(source_name: &str, text: &str) -> Result<Settings, SettingsError> {
+        let settings: Settings =
+            toml::from_str(text).map_err(|error| SettingsError::from_toml(source_name, text, &error))?;
+        match checks::contradiction(&settings) {
+            Some((key, message)) => Err(SettingsError::at_key(source_name, key, message)),
+            None => Ok(settings),
+        }
+    }
+
+    /// The machine's name: the one given, else the domain.
+    pub fn hostname(&self) -> &str {
+        self.hostname.as_ref().map_or(self.domain.as_str(), HostName::as_str)
+    }
+
+    /// A complete configuration with comments, for the README and `appliance config example`.
+    pub fn example() -> &'static str {
+        include_str!("example.toml")
+    }
+
+    /// The settings as TOML, with every secret redacted.
+    pub fn redacted(&self) -> String {
+        // OK: every field serialises to a TOML value; the text is only shown, so a placeholder is no loss.
+        toml::to_string(self).unwrap_or_else(|error| format!("# cannot be shown: {error}\n"))
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.redacted())
+    }
+}
+
+/// Version of the format: 1 is the only one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "i64")]
+struct Schema(i64);
+
+impl TryFrom<i64> for Schema {
+    type Error = String;
+
+    fn try_from(version: i64) -> Result<Self, String> {
+        if version == 1 {
+            Ok(Schema(version))
+        } else {
+            Err(format!("this appliance reads `schema = 1`, not {version}: use a newer appliance, or write 1"))
+        }
+    }
+}
+
+fn redact_values<S: Serializer>(map: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(map.keys().map(|key| (key, secret::REDACTED)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,66 @@
+//! Contradictions between settings that each alone would be fine.
+
+use super::{Ipv4Method, Ipv6Method, Listen, Settings, TlsMode};
+
+/// The first contradiction: the key to change, and what is wrong with it.
+pub(super) fn contradiction(settings: &Settings) -> Option<(&'static str, String)> {
+    let found = |key, message: &str| Some((key, message.to_owned()));
+    let (ipv6, ipv4) = (&settings.network.ipv6, &settings.network.ipv4);
+    match ipv6.method {
+        Ipv6Method::Static if ipv6.addresses.is_empty() => {
+            return found("network.ipv6.addresses", "`method = \"static\"` needs at least one address");
+        }
+        Ipv6Method::Auto | Ipv6Method::Off if ipv6.gateway.is_some() => {
+            return found("network.ipv6.gateway", "a gateway goes with `method = \"static\"` only: remove one of them");
+        }
+        Ipv6Method::Off if !ipv6.addresses.is_empty() => {
+            return found("network.ipv6.addresses", "addresses were given, but `method = \"off\"`: remove one of them");
+        }
+        _ => {}
+    }
+    match ipv4.method {
+        Ipv4Method::Static if ipv4.addresses.is_empty() => {
+            return found("network.ipv4.addresses", "`method = \"static\"` needs at least one address");
+        }
+        Ipv4Method::Dhcp | Ipv4Method::Off if !ipv4.addresses.is_empty() || ipv4.gateway.is_some() => {
+            return found(
+                "network.ipv4.method",
+                "addresses and gateway go with `method = \"static\"`: write that, or remove them",
+            );
+        }
+        _ => {}
+    }
+    match settings.web.listen {
+        Listen::Ipv6 if ipv6.method == Ipv6Method::Off => {
+            return found("web.listen", "the web server listens on IPv6 only, but IPv6 is off: write `listen = \"ipv4\"`");
+        }
+        Listen::Ipv4 if ipv4.method == Ipv4Method::Off => {
+            return found("web.listen", "the web server listens on IPv4 only, but IPv4 is off: write `listen = \"ipv6\"`");
+        }
+        _ => {}
+    }
+    if settings.tls.mode == TlsMode::Acme && !settings.acme.agree_terms {
+        return found(
+            "acme.agree-terms",
+            "no certificate can be ordered without agreement to the terms: write true, or `[tls] mode = \"selfsigned\"`",
+        );
+    }
+    if let Some(mail) = &settings.mail
+        && mail.login.is_some() != mail.password.is_some()
+    {
+        return found("mail.login", "`login` and `password` go together: give both or neither");
+    }
+    settings.extra_env.iter().find_map(|(key, value)| environment(key, value)).map(|text| ("extra-env", text))
+}
+
+/// What is wrong with one additional environment variable. The value may be a password, so no message shows it.
+fn environment(key: &str, value: &str) -> Option<String> {
+    let known = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    if key.is_empty() || !key.bytes().all(known) || key.starts_with(|first: char| first.is_ascii_digit()) {
+        return Some(format!("`{key}` cannot be a variable's name: use capital letters, digits and underscores"));
+    }
+    if value.chars().any(char::is_control) {
+        return Some(format!("the value of `{key}` has a line break or control character: it must be one line"));
+    }
+    None
+}

@@ -1,0 +1,67 @@
+//! Why settings were refused: one sentence with the place, the cause and the remedy.
+
+/// One refusal. Its text begins with the name of the source and the place in it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{source_name}`{place}: {message}")]
+pub struct SettingsError {
+    source_name: String,
+    place: String,
+    message: String,
+}
+
+impl SettingsError {
+    /// A refusal by the TOML reader or by the type of one value: the place is a line and a column.
+    pub(super) fn from_toml(source_name: &str, text: &str, error: &toml::de::Error) -> Self {
+        let message = error.message().trim_end().replace('\n', ", ");
+        // An empty span at the start is what the reader gives for a key that is not there at all.
+        let place = match error.span() {
+            Some(span) if !message.starts_with("missing field") || span.start > 0 => {
+                let (line, column) = position(text, span.start);
+                format!(" line {line}, column {column}")
+            }
+            _ => String::new(),
+        };
+        let remedy = remedy(&message);
+        SettingsError { source_name: source_name.to_owned(), place, message: format!("{message}{remedy}") }
+    }
+
+    /// A contradiction between two settings: the place is a key.
+    pub(super) fn at_key(source_name: &str, key: &str, message: String) -> Self {
+        SettingsError { source_name: source_name.to_owned(), place: format!(" key `{key}`"), message }
+    }
+}
+
+/// Line and column, both from 1, of a byte of the text.
+fn position(text: &str, byte: usize) -> (usize, usize) {
+    let before = text.get(..byte).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    (line, column)
+}
+
+/// What to do about a message that the TOML reader wrote; our own messages carry their remedy.
+fn remedy(message: &str) -> &'static str {
+    match message {
+        "missing field `schema`" => "; add `schema = 1` as the first line",
+        "missing field `domain`" => "; add the instance's name, such as `domain = \"social.example.net\"`",
+        _ if message.starts_with("missing field") => "; add it, or leave out the whole table",
+        _ if message.starts_with("unknown field") => "; correct the spelling, or remove the line",
+        _ if message.starts_with("unknown variant") => "; use one of these",
+        _ if message.starts_with("invalid type") => "; see `appliance config example`",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::position;
+
+    #[test]
+    fn positions_count_from_one_and_in_characters() {
+        for (text, byte, expected) in
+            [("", 0, (1, 1)), ("a\nb", 2, (2, 1)), ("é = 1", 3, (1, 3)), ("short", 99, (1, 6))]
+        {
+            assert_eq!(position(text, byte), expected, "{text:?} at {byte}");
+        }
+    }
+}
