@@ -1,1 +1,39 @@
-//! Test kit.
+//! Test kit: the home network an appliance lives in, clients that look at it from outside, and other people's programs as
+//! judges of what was built.
+//!
+//! | Module | What it gives |
+//! | --- | --- |
+//! | [`lab`] | a network namespace with router advertisements, DNS, an ACME authority and a mail relay |
+//! | [`client`] | HTTP, TCP and WebSocket as seen from a given place, at a given address, with a given trust anchor |
+//! | [`mailbox`] | the mail that reached the relay |
+//! | [`oracle`] | `sgdisk`, `e2fsck`, `qemu-img` … as judges |
+//! | [`sandbox`] | a throw-away home for command line tests, and the filters their snapshots need |
+//! | [`scenario`] | ordered checks on one machine, reported as tests |
+//!
+//! Everything that outlives a function call (namespaces, processes, folders) is owned by a value that undoes it when dropped.
+
+pub mod client;
+mod exec;
+pub mod lab;
+pub mod mailbox;
+pub mod namespace;
+pub mod oracle;
+pub mod sandbox;
+pub mod scenario;
+pub mod wait;
+
+/// Debian packages that the tests need beyond those of `imgbuild` itself.
+pub fn packages() -> &'static [&'static str] {
+    &[
+        "curl",
+        "e2fsprogs",
+        "fdisk",
+        "gdisk",
+        "iproute2",
+        "libxml2-utils",
+        "pebble",
+        "python3-aiosmtpd",
+        "qemu-utils",
+        "radvd",
+    ]
+}

@@ -1,0 +1,89 @@
+//! The certificate authority of the lab: pebble. It resolves by the lab's DNS, validates on the real ports 80 and 443, and refuses
+//! one nonce in twenty, as a client must be able to bear.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+use super::{ROUTER_V6, dns};
+use crate::client::{Client, Request, Trust};
+use crate::exec::Service;
+
+/// Name of the directory's host.
+pub(super) const HOST: &str = "acme.lab.test";
+/// Port of the directory.
+pub(super) const PORT: u16 = 14000;
+
+const MANAGEMENT_PORT: u16 = 15000;
+
+/// Both trust anchors of the lab.
+#[derive(Debug)]
+pub(super) struct Authority {
+    directory_root: String,
+    issued_root: String,
+}
+
+impl Authority {
+    /// Makes a throw-away authority for the directory's own HTTPS and writes pebble's files.
+    pub fn new(folder: &Path) -> Result<Authority> {
+        let root_key = KeyPair::generate()?;
+        let mut root = CertificateParams::default();
+        root.distinguished_name.push(DnType::CommonName, "lab directory");
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        root.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let directory_root = root.self_signed(&root_key)?.pem();
+        let host_key = KeyPair::generate()?;
+        let host = CertificateParams::new(vec![HOST.to_owned()])?;
+        let certificate = host.signed_by(&host_key, &Issuer::new(root, root_key))?;
+
+        fs_err::write(folder.join("directory.pem"), certificate.pem())?;
+        fs_err::write(folder.join("directory.key"), host_key.serialize_pem())?;
+        let config = serde_json::json!({ "pebble": {
+            "listenAddress": format!("[{ROUTER_V6}]:{PORT}"),
+            "managementListenAddress": format!("[::1]:{MANAGEMENT_PORT}"),
+            "certificate": folder.join("directory.pem"),
+            "privateKey": folder.join("directory.key"),
+            "httpPort": 80,
+            "tlsPort": 443,
+        }});
+        fs_err::write(folder.join("pebble.json"), config.to_string())?;
+        Ok(Authority { directory_root, issued_root: String::new() })
+    }
+
+    /// Asks pebble for the anchor that it made at its start.
+    pub fn fetch_root(&mut self, namespace: &str) -> Result<()> {
+        let trust = Trust::anchors(&self.directory_root)?;
+        let client = Client::new(HOST, IpAddr::V6(Ipv6Addr::LOCALHOST), trust)
+            .in_namespace(namespace)
+            .with_ports(MANAGEMENT_PORT, MANAGEMENT_PORT);
+        let response = client.https(&Request::get("/roots/0")).context("asking pebble for its root")?;
+        if response.status != 200 {
+            bail!("asking pebble for its root: status {}", response.status);
+        }
+        self.issued_root = response.text();
+        Ok(())
+    }
+
+    pub fn directory_root(&self) -> &str {
+        &self.directory_root
+    }
+
+    pub fn issued_root(&self) -> &str {
+        &self.issued_root
+    }
+}
+
+/// URL of the directory.
+pub(super) fn directory() -> String {
+    format!("https://{HOST}:{PORT}/dir")
+}
+
+pub(super) fn start(namespace: &str, folder: &Path) -> Result<Service> {
+    let config = folder.join("pebble.json").to_string_lossy().into_owned();
+    let args = ["-config", &config, "-dnsserver", &dns::address()];
+    // Without the first, pebble sleeps up to 15 s before each validation; the second is its percentage of refused nonces.
+    let environment = [("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_WFE_NONCEREJECT", "5")];
+    Service::start("acme", namespace, "pebble", &args, &environment, folder)
+}
