@@ -1,0 +1,7 @@
+# frozen_string_literal: true
+
+class AboutController < ApplicationController
+  def show
+    @instance = Serializer.instance
+  end
+end
