@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{facts::ImageFacts, settings::Settings};
+use anyhow::Context as _;
+
+use crate::channels;
+use crate::facts::{self, ImageFacts};
+use crate::settings::Settings;
 
 /// Immutable during a pass.
 pub struct Context {
@@ -15,6 +19,22 @@ pub struct Context {
 }
 
 impl Context {
+    /// The context of a machine: the image's facts, and the settings that a channel gave. A refused configuration is no error
+    /// here; the step `configuration` tells about it.
+    pub fn load(root: &Path) -> anyhow::Result<Context> {
+        let facts = Context::load_facts(root)?;
+        let settings = channels::adopt(root)?.found.map(|(settings, _)| settings);
+        Ok(Context { root: root.to_owned(), facts, settings })
+    }
+
+    /// What the image says about itself.
+    pub fn load_facts(root: &Path) -> anyhow::Result<ImageFacts> {
+        let path = root.join(facts::PATH.trim_start_matches('/'));
+        toml::from_str(&fs_err::read_to_string(&path)?).with_context(|| {
+            format!("reading `{}`: this image was not built for this program", path.display())
+        })
+    }
+
     /// The host path of a guest path: `/etc/fstab` below the root.
     pub fn path(&self, guest: &str) -> PathBuf {
         self.root.join(guest.trim_start_matches('/'))
@@ -33,5 +53,56 @@ impl Context {
     /// Whether this is a real machine and not a test's folder.
     pub fn is_machine(&self) -> bool {
         self.root == Path::new("/")
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::Context;
+    use crate::facts::{
+        ApplicationFacts, ImageFacts, NetworkBackend, NginxFacts, PostgresqlFacts, RedisFacts, SystemFacts,
+    };
+
+    /// A context in a temp folder, with facts of the shape that a Debian image has and no settings. The folder goes with the
+    /// guard.
+    pub(crate) fn scratch_context() -> (tempfile::TempDir, Context) {
+        let guard = tempfile::tempdir().unwrap();
+        let facts = ImageFacts {
+            schema: 1,
+            image: "test".to_owned(),
+            title: "Test".to_owned(),
+            epoch: 1_700_000_000,
+            tag: "v1.6.1".to_owned(),
+            postgresql: PostgresqlFacts {
+                unit: "postgresql@15-main.service".to_owned(),
+                bin: "/usr/lib/postgresql/15/bin".to_owned(),
+                data: "/var/lib/postgresql/15/main".to_owned(),
+                state: "/var/lib/postgresql".to_owned(),
+                hba: "/etc/postgresql/15/main/pg_hba.conf".to_owned(),
+                conf: "/etc/postgresql/15/main/conf.d/appliance.conf".to_owned(),
+                socket: "/var/run/postgresql".to_owned(),
+            },
+            redis: RedisFacts {
+                unit: "redis-server.service".to_owned(),
+                conf: "/etc/redis/redis.conf".to_owned(),
+                state: "/var/lib/redis".to_owned(),
+            },
+            nginx: NginxFacts {
+                unit: "nginx.service".to_owned(),
+                site: "/etc/nginx/conf.d/mstdn.conf".to_owned(),
+            },
+            application: ApplicationFacts {
+                root: "/home/mastodon/live".to_owned(),
+                user: "mastodon".to_owned(),
+                bundle: "/home/mastodon/.rbenv/shims/bundle".to_owned(),
+                node: "/usr/bin/node".to_owned(),
+                schema_version: "20170913000752".to_owned(),
+                local_https: true,
+                paperclip_secret: true,
+            },
+            system: SystemFacts { ssh_unit: "ssh.service".to_owned(), network: NetworkBackend::Keyfile },
+        };
+        let context = Context { root: guard.path().to_owned(), facts, settings: None };
+        (guard, context)
     }
 }

@@ -67,6 +67,13 @@ pub fn flip_link(link: &Path, target: &str) -> Result<()> {
     rename(&temp, link)
 }
 
+/// Makes sure of a folder that root alone can enter.
+pub fn private_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path)?;
+    fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+    Ok(())
+}
+
 /// Makes a folder's entries durable.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     fs::File::open(folder)?.sync_all()?;

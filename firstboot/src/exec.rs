@@ -1,11 +1,13 @@
 //! The only file that starts programs inside the appliance.
 //!
 //! Every child gets a fixed environment, no stdin (or the bytes given), and its standard error in the error message. Secrets go
-//! through stdin or files, never through arguments.
+//! through stdin or files, never through arguments. What may hang gets a limit; what talks much gets a log.
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
@@ -17,7 +19,12 @@ pub struct Run {
     stdin: Option<Vec<u8>>,
     env: BTreeMap<String, String>,
     folder: Option<String>,
+    limit: Option<Duration>,
+    log: Option<PathBuf>,
 }
+
+/// Exit code of `timeout` when the time was up.
+const TIME_IS_UP: i32 = 124;
 
 /// What a program said.
 #[derive(Debug, Clone)]
@@ -34,10 +41,19 @@ impl Run {
     /// A program by name or path, with its arguments.
     pub fn new(program: &str, args: &[&str]) -> Self {
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Run { program: program.to_owned(), args, stdin: None, env: BTreeMap::new(), folder: None }
+        Run {
+            program: program.to_owned(),
+            args,
+            stdin: None,
+            env: BTreeMap::new(),
+            folder: None,
+            limit: None,
+            log: None,
+        }
     }
 
-    /// The same program as another user, with that user's home and groups; `runuser` takes no password and no PAM detour.
+    /// The same program as another user, with that user's groups; `runuser` takes no password. HOME stays ours: a program that
+    /// writes there needs [`Run::env`].
     pub fn as_user(user: &str, program: &str, args: &[&str]) -> Self {
         let mut all = vec!["-u", user, "--", program];
         all.extend_from_slice(args);
@@ -65,12 +81,24 @@ impl Run {
         self
     }
 
+    /// The time after which it is killed, with everything that it started.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
+    /// A file that gets both outputs as they are written, added to what it holds; nothing is returned then.
+    #[must_use]
+    pub fn log(mut self, path: &Path) -> Self {
+        self.log = Some(path.to_owned());
+        self
+    }
+
     /// Runs it; a non-zero exit is an output, not an error.
     pub fn output(&self) -> Result<Output> {
         let line = self.line();
-        #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-        let mut command = Command::new(&self.program);
-        command.args(&self.args).env_clear().envs(&self.env);
+        let mut command = self.command();
         for (key, value) in [
             ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
             ("LC_ALL", "C.UTF-8"),
@@ -83,7 +111,12 @@ impl Run {
         }
         command.current_dir(self.folder.as_deref().unwrap_or("/"));
         command.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        if let Some(log) = &self.log {
+            let file = open_log(log)?;
+            command.stdout(file.try_clone()?).stderr(file);
+        } else {
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
         let mut child = command.spawn().with_context(|| format!("starting `{line}`"))?;
         let writer = self.stdin.clone().zip(child.stdin.take()).map(|(bytes, mut pipe)| {
             std::thread::spawn(move || {
@@ -108,18 +141,38 @@ impl Run {
     /// Runs it and wants exit code 0; returns standard output.
     pub fn text(&self) -> Result<String> {
         let output = self.output()?;
-        if output.code != 0 {
-            let said = if output.stderr.trim().is_empty() { &output.stdout } else { &output.stderr };
-            let lines: Vec<&str> = said.trim().lines().collect();
-            let tail = lines[lines.len().saturating_sub(12)..].join("\n");
-            bail!("running `{}`: exit code {}: {tail}", self.line(), output.code);
+        if output.code == 0 {
+            return Ok(output.stdout);
         }
-        Ok(output.stdout)
+        let logged = self.log.as_ref().map(fs_err::read).transpose()?.unwrap_or_default();
+        let logged = String::from_utf8_lossy(&logged);
+        let said =
+            [&*output.stderr, &*output.stdout, &*logged].into_iter().find(|text| !text.trim().is_empty());
+        let lines: Vec<&str> = said.unwrap_or_default().trim().lines().collect();
+        let tail = lines[lines.len().saturating_sub(12)..].join("\n");
+        match self.limit {
+            Some(limit) if output.code == TIME_IS_UP => {
+                bail!("running `{}`: not done after {} s: {tail}", self.line(), limit.as_secs())
+            }
+            _ => bail!("running `{}`: exit code {}: {tail}", self.line(), output.code),
+        }
     }
 
     /// Whether it runs and exits with 0.
     pub fn succeeds(&self) -> bool {
         self.output().is_ok_and(|output| output.code == 0)
+    }
+
+    /// With a limit the program runs below coreutils' `timeout`, which gives it a process group of its own and kills that.
+    fn command(&self) -> Command {
+        let program = if self.limit.is_some() { "timeout" } else { &self.program };
+        #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+        let mut command = Command::new(program);
+        if let Some(limit) = self.limit {
+            command.args(["--kill-after=10", &limit.as_secs().to_string(), &self.program]);
+        }
+        command.args(&self.args).env_clear().envs(&self.env);
+        command
     }
 
     fn line(&self) -> String {
@@ -129,5 +182,37 @@ impl Run {
             line.push_str(arg);
         }
         line
+    }
+}
+
+fn open_log(path: &Path) -> Result<std::fs::File> {
+    if let Some(folder) = path.parent() {
+        fs_err::create_dir_all(folder)?;
+    }
+    let file = fs_err::OpenOptions::new().create(true).append(true).open(path)?;
+    Ok(file.into_parts().0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::Run;
+
+    #[test]
+    fn a_limit_kills_and_says_so() {
+        let error = Run::new("sleep", &["30"]).limit(Duration::from_secs(1)).text().unwrap_err();
+        assert_eq!(error.to_string(), "running `sleep 30`: not done after 1 s: ");
+    }
+
+    #[test]
+    fn a_log_gets_both_outputs_and_its_end_is_in_the_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("deep/x.log");
+        let run = Run::new("sh", &["-c", "echo one; echo two >&2; exit 3"]).log(&log);
+        let error = run.text().unwrap_err().to_string();
+        assert!(error.ends_with("exit code 3: one\ntwo"), "{error}");
+        assert!(run.text().is_err());
+        assert_eq!(fs_err::read_to_string(log).unwrap(), "one\ntwo\none\ntwo\n");
     }
 }

@@ -7,9 +7,13 @@ pub mod facts;
 pub mod settings;
 
 #[cfg(feature = "appliance")]
+pub mod acme;
+#[cfg(feature = "appliance")]
 pub mod channels;
 #[cfg(feature = "appliance")]
 pub mod context;
+#[cfg(feature = "appliance")]
+pub mod dotenv;
 #[cfg(feature = "appliance")]
 pub mod durable;
 #[cfg(feature = "appliance")]
@@ -17,6 +21,18 @@ pub mod engine;
 #[cfg(feature = "appliance")]
 pub mod exec;
 #[cfg(feature = "appliance")]
+pub mod http;
+#[cfg(feature = "appliance")]
+pub mod passwd;
+#[cfg(feature = "appliance")]
+pub mod resp;
+#[cfg(feature = "appliance")]
+pub mod sql;
+#[cfg(feature = "appliance")]
 pub mod status;
 #[cfg(feature = "appliance")]
 pub mod steps;
+#[cfg(feature = "appliance")]
+pub mod systemd;
+#[cfg(feature = "appliance")]
+pub mod tls;

@@ -1,0 +1,358 @@
+//! One order of a certificate over ACME (RFC 8555) with the challenge http-01 by webroot.
+//!
+//! The account's key is on the disk before its first use, so a cut never makes a second account. Before the authority is asked
+//! to look, the answer to its challenge has been fetched from our own web server: a mistake of ours costs nothing of the
+//! authority's limits. The only asynchronous code of the appliance lives here, on one thread, for the time of one order.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
+use fs_err as fs;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use instant_acme::{
+    Account, AuthorizationStatus, BodyWrapper, BytesResponse, ChallengeType, HttpClient, Identifier, Key,
+    NewOrder, Order, OrderStatus, RetryPolicy,
+};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest, Sha256};
+
+use crate::tls::certificate::Certificate;
+use crate::{durable, http};
+
+/// How long a whole order may take.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// How long the authority may take to look at a challenge, and to sign.
+const PATIENCE: RetryPolicy = RetryPolicy::new()
+    .initial_delay(Duration::from_millis(500))
+    .backoff(1.5)
+    .timeout(Duration::from_secs(120));
+
+/// Path of a challenge's answer below the webroot; RFC 8555, section 8.3.
+const CHALLENGES: &str = ".well-known/acme-challenge";
+
+/// What to order, and from whom.
+#[derive(Debug, Clone)]
+pub struct Request<'a> {
+    /// URL of the directory.
+    pub directory: &'a str,
+    /// Trust anchors (PEM) of the directory's own HTTPS; the machine's own without.
+    pub ca: Option<&'a str>,
+    /// Where the authority writes to.
+    pub email: Option<&'a str>,
+    /// The one name of the certificate.
+    pub domain: &'a str,
+    /// Folder of account keys, 0700.
+    pub accounts: &'a Path,
+    /// Folder that port 80 of the domain serves below `/.well-known/acme-challenge/`.
+    pub webroot: &'a Path,
+    /// Our own web server's port 80.
+    pub server: SocketAddr,
+}
+
+/// A signed certificate.
+#[derive(Debug, Clone)]
+pub struct Issued {
+    /// The chain, leaf first, as PEM.
+    pub chain: String,
+    /// The leaf's private key, as PEM.
+    pub key: String,
+}
+
+/// Why an order came to nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The cause, in the authority's own words when it has spoken.
+    pub text: String,
+    /// The authority refused, which counts against its limits; else it was never asked to look.
+    pub is_refusal: bool,
+    /// How long the authority wants to be left alone.
+    pub retry_after: Option<Duration>,
+}
+
+/// Orders a certificate. Agreement to the authority's terms is the caller's to have.
+pub fn order(request: &Request<'_>) -> Result<Issued, Failure> {
+    let retry_after = Arc::new(Mutex::new(None));
+    run(request, &retry_after).map_err(|error| {
+        let refusal = error.chain().find_map(|cause| match cause.downcast_ref() {
+            Some(instant_acme::Error::Api(problem)) => Some(problem),
+            _ => None,
+        });
+        Failure {
+            text: refusal.map_or_else(|| format!("{error:#}"), said),
+            is_refusal: refusal.is_some(),
+            retry_after: *retry_after.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    })
+}
+
+/// The authority's own sentence and the last word of its type, such as `rateLimited`.
+fn said(problem: &instant_acme::Problem) -> String {
+    let kind = problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next()).unwrap_or("no type given");
+    let detail = problem.detail.as_deref().unwrap_or("no detail given");
+    let parts = problem.subproblems.iter().filter_map(|part| part.detail.as_deref());
+    let details = std::iter::once(detail).chain(parts).collect::<Vec<_>>().join("; ");
+    format!("the certificate authority says: {details} ({kind})")
+}
+
+fn run(request: &Request<'_>, retry_after: &Arc<Mutex<Option<Duration>>>) -> Result<Issued> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the client")?;
+    let client = Client { inner: client(request.ca)?, retry_after: retry_after.clone() };
+    let issued = runtime.block_on(async {
+        match tokio::time::timeout(LIMIT, exchange(request, client)).await {
+            Ok(result) => result,
+            Err(_) => bail!("`{}` did not finish the order in {} s", request.directory, LIMIT.as_secs()),
+        }
+    })?;
+    let certificate =
+        Certificate::from_chain(&issued.chain).context("reading the certificate that was signed")?;
+    if !certificate.is_for(request.domain) || !certificate.belongs_to(&issued.key) {
+        bail!("`{}` signed a certificate for another name or key", request.directory);
+    }
+    Ok(issued)
+}
+
+async fn exchange(request: &Request<'_>, client: Client) -> Result<Issued> {
+    let account = account(request, client).await?;
+    let names = [Identifier::Dns(request.domain.to_owned())];
+    let mut order = account.new_order(&NewOrder::new(&names)).await.context("placing an order")?;
+    // Held until the order is over, so that the answers lie there as long as anybody may look.
+    let _answers = answer(request, &mut order).await?;
+    match order.poll_ready(&PATIENCE).await {
+        Ok(OrderStatus::Ready | OrderStatus::Valid) => {}
+        result => {
+            // The order only says that it is invalid; why, stands in the challenge.
+            refusal(&mut order).await?;
+            let status = result.context("waiting for the authority to look")?;
+            bail!("the order became {status:?}");
+        }
+    }
+
+    let key = KeyPair::generate().context("making a key")?;
+    let mut parameters =
+        CertificateParams::new([request.domain.to_owned()]).context("naming the certificate")?;
+    parameters.distinguished_name = DistinguishedName::new();
+    let signing_request = parameters.serialize_request(&key).context("writing the signing request")?;
+    order.finalize_csr(signing_request.der()).await.context("asking for the signature")?;
+    let chain = order.poll_certificate(&PATIENCE).await.context("waiting for the signature")?;
+    Ok(Issued { chain, key: key.serialize_pem() })
+}
+
+/// The account that belongs to our key; the authority makes it at the first time and finds it again after that.
+async fn account(request: &Request<'_>, client: Client) -> Result<Account> {
+    let digest: String = Sha256::digest(request.directory.as_bytes())
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let path = request.accounts.join(format!("account-{digest}.der"));
+    if path.symlink_metadata().is_err() {
+        let (_, pkcs8) = Key::generate_pkcs8().context("making the account's key")?;
+        durable::write(&path, pkcs8.secret_pkcs8_der(), 0o600, None)?;
+    }
+    let pkcs8 = fs::read(&path)?;
+    let key = Key::from_pkcs8_der(PrivatePkcs8KeyDer::from(pkcs8.as_slice())).with_context(|| {
+        format!(
+            "reading `{}`: the account's key is damaged; remove the file, and a new account is made",
+            path.display()
+        )
+    })?;
+    let pair = (key, PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8)));
+    let (account, _credentials) = Account::builder_with_http(Box::new(client))
+        .create_from_key(pair, request.directory.to_owned())
+        .await
+        .with_context(|| format!("asking `{}` for our account", request.directory))?;
+
+    let contact = path.with_extension("contact");
+    let wanted = request.email.unwrap_or_default();
+    let known = fs::read_to_string(&contact).unwrap_or_default();
+    if known != wanted {
+        let address = format!("mailto:{wanted}");
+        let addresses: &[&str] = if wanted.is_empty() { &[] } else { &[&address] };
+        account.update_contacts(addresses).await.context("telling the authority our mail address")?;
+        durable::write(&contact, wanted.as_bytes(), 0o600, None)?;
+    }
+    Ok(account)
+}
+
+/// Puts the answer to every open challenge into the webroot, sees it served, and tells the authority to look.
+async fn answer(request: &Request<'_>, order: &mut Order) -> Result<Vec<Answer>> {
+    let mut answers = Vec::new();
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization.context("reading what the authority wants to see")?;
+        match authorization.status {
+            AuthorizationStatus::Valid => continue,
+            AuthorizationStatus::Pending => {}
+            status => bail!("the authority's wish is {status:?} before we could answer"),
+        }
+        let mut challenge = authorization
+            .challenge(ChallengeType::Http01)
+            .context("the authority offers no http-01 challenge")?;
+        let content = challenge.key_authorization().as_str().to_owned();
+        let answer = Answer::put(request.webroot, &challenge.token, &content)?;
+        let path = format!("/{CHALLENGES}/{}", challenge.token);
+        let own = http::get(request.server, request.domain, &path, Duration::from_secs(10))
+            .context("fetching the answer to the challenge from our own web server")?;
+        if own.status != 200 || own.body.trim() != content {
+            bail!(
+                "our own web server answers `{path}` with {} and not with what lies in the webroot",
+                own.status
+            );
+        }
+        challenge.set_ready().await.context("telling the authority to look")?;
+        answers.push(answer);
+    }
+    Ok(answers)
+}
+
+/// The error of the first challenge that has one.
+async fn refusal(order: &mut Order) -> Result<()> {
+    let mut authorizations = order.authorizations();
+    while let Some(authorization) = authorizations.next().await {
+        let mut authorization = authorization?;
+        let state = authorization.refresh().await?;
+        if let Some(problem) = state.challenges.iter().find_map(|challenge| challenge.error.clone()) {
+            return Err(instant_acme::Error::Api(problem).into());
+        }
+    }
+    Ok(())
+}
+
+/// A file in the webroot that goes with its owner.
+struct Answer {
+    path: PathBuf,
+}
+
+impl Answer {
+    fn put(webroot: &Path, token: &str, content: &str) -> Result<Self> {
+        // The token becomes a file name and comes from another machine; RFC 8555 allows these characters alone.
+        if token.is_empty()
+            || !token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        {
+            bail!("the authority sent a malformed token");
+        }
+        let path = webroot.join(CHALLENGES).join(token);
+        durable::write(&path, content.as_bytes(), 0o644, None)?;
+        Ok(Answer { path })
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // A left-over answer harms nobody: it is worth nothing without our account's key.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+type HyperClient = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>;
+
+fn client(ca: Option<&str>) -> Result<HyperClient> {
+    // Only the first call in a process decides, and every call decides the same.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let builder = match ca {
+        None => HttpsConnectorBuilder::new()
+            .try_with_platform_verifier()
+            .context("reading this machine's trusted authorities")?,
+        Some(pem) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for anchor in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                roots.add(anchor.context("reading `acme.ca`")?).context("taking `acme.ca`")?;
+            }
+            let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+            HttpsConnectorBuilder::new().with_tls_config(config)
+        }
+    };
+    let connector = builder.https_only().enable_http1().build();
+    Ok(hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector))
+}
+
+/// The HTTP client of an order; it keeps the last `Retry-After` that came with a refusal.
+struct Client {
+    inner: HyperClient,
+    retry_after: Arc<Mutex<Option<Duration>>>,
+}
+
+type Response = Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::Error>> + Send>>;
+
+impl HttpClient for Client {
+    fn request(&self, request: ::http::Request<BodyWrapper<Bytes>>) -> Response {
+        let response = HttpClient::request(&self.inner, request);
+        let retry_after = self.retry_after.clone();
+        Box::pin(async move {
+            let response = response.await?;
+            if !response.parts.status.is_success() {
+                let header = response.parts.headers.get(::http::header::RETRY_AFTER);
+                let wait = header.and_then(|value| wait(value.to_str().ok()?, SystemTime::now()));
+                *retry_after.lock().unwrap_or_else(PoisonError::into_inner) = wait;
+            }
+            Ok(response)
+        })
+    }
+}
+
+/// `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
+fn wait(value: &str, now: SystemTime) -> Option<Duration> {
+    match value.trim().parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::{Answer, said, wait};
+
+    #[test]
+    fn the_authoritys_sentence_is_kept() {
+        let problem = serde_json::from_str(
+            r#"{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many certificates", "status": 429}"#,
+        );
+        assert_eq!(
+            said(&problem.unwrap()),
+            "the certificate authority says: too many certificates (rateLimited)"
+        );
+        let empty = serde_json::from_str("{}").unwrap();
+        assert_eq!(said(&empty), "the certificate authority says: no detail given (no type given)");
+    }
+
+    #[test]
+    fn both_forms_of_retry_after_are_read() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 60);
+        for (value, expected) in [
+            ("120", Some(120)),
+            (" 5 ", Some(5)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1993 08:49:37 GMT", None),
+            ("soon", None),
+        ] {
+            assert_eq!(wait(value, now), expected.map(Duration::from_secs), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_token_never_leaves_the_webroot() {
+        let folder = tempfile::tempdir().unwrap();
+        for token in ["", "../x", "a/b", "a.b"] {
+            assert!(Answer::put(folder.path(), token, "x").is_err(), "{token:?}");
+        }
+        let answer = Answer::put(folder.path(), "aB-_9", "x").unwrap();
+        let path = answer.path.clone();
+        assert!(path.is_file());
+        drop(answer);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,298 @@
+//! Step `nginx`: the instance's site, with a certificate from its first second.
+//!
+//! Until an authority has signed one, the certificate is our own. A site file gets its name only after `nginx -t` accepted it,
+//! and goes back to what it was if the whole configuration does not hold with it. Done is what is served on port 443, not what
+//! lies on the disk.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use fs_err as fs;
+
+use crate::context::Context;
+use crate::engine::{Needs, Observation, Step};
+use crate::exec::Run;
+use crate::facts::ImageFacts;
+use crate::settings::{Domain, Listen};
+use crate::tls::certificate::now;
+use crate::tls::{probe, selfsigned, store};
+use crate::{durable, systemd};
+
+/// The step.
+pub const STEP: Step = Step {
+    name: "nginx",
+    why: "the web server: HTTPS in front of web and streaming",
+    needs: Needs::Local,
+    observe,
+    apply,
+};
+
+/// Where the answers to an authority's challenges lie; nginx reads it.
+pub const WEBROOT: &str = "/var/lib/letsencrypt/webroot";
+
+const TEMPLATE: &str = include_str!("../../templates/mstdn.conf");
+
+/// Life of a certificate of our own.
+const YEAR: i64 = 365 * 24 * 3600;
+
+/// How long a start or a reload may take until the right certificate is served.
+const START: Duration = Duration::from_secs(60);
+
+fn observe(context: &Context) -> Result<Observation> {
+    let settings = context.settings()?;
+    let unit = &context.facts.nginx.unit;
+    let todo = |text: String| Ok(Observation::Todo(text));
+    let pair = match usable_pair(context) {
+        Ok(pair) => pair,
+        Err(error) => return todo(format!("{error:#}")),
+    };
+    let wanted = render(&context.facts, &settings.domain, settings.web.listen, speaks_tls13()?);
+    if !fs::read(context.path(&context.facts.nginx.site)).is_ok_and(|found| found == wanted.as_bytes()) {
+        return todo(format!("`{}` differs from the settings", context.facts.nginx.site));
+    }
+    if !systemd::is_enabled(unit) || !systemd::is_active(unit) {
+        return todo(format!("unit `{unit}` is not enabled and running"));
+    }
+    match probe::served(loopback(settings.web.listen, 443), settings.domain.as_str()) {
+        Ok(leaf) if leaf == pair.certificate.der => Ok(Observation::Done),
+        Ok(_) => todo("nginx serves another certificate than the one in force".to_owned()),
+        Err(error) => todo(format!("{error:#}")),
+    }
+}
+
+fn apply(context: &Context) -> Result<()> {
+    let settings = context.settings()?;
+    let unit = &context.facts.nginx.unit;
+    if usable_pair(context).is_err() {
+        install_self_signed(context)?;
+    }
+    fs::create_dir_all(context.path(WEBROOT))?;
+    put_site(context, &render(&context.facts, &settings.domain, settings.web.listen, speaks_tls13()?))?;
+    systemd::enable(unit)?;
+    take(context)
+}
+
+/// Makes a certificate of our own and puts it in force.
+pub fn install_self_signed(context: &Context) -> Result<()> {
+    let domain = context.settings()?.domain.as_str();
+    // A clock that was never set must not make a certificate that is not valid yet, or was never.
+    let built = i64::try_from(context.facts.epoch).context("reading the image's epoch")?;
+    let now = now()?;
+    let (chain, key) = selfsigned::make(domain, now.min(built), now.max(built) + YEAR)?;
+    store::install(context, domain, &chain, &key, store::SELF_SIGNED)
+}
+
+/// Lets nginx take what lies on the disk, started or not, and waits until it serves the certificate in force.
+pub fn take(context: &Context) -> Result<()> {
+    let settings = context.settings()?;
+    let unit = &context.facts.nginx.unit;
+    if systemd::is_active(unit) {
+        systemd::reload(unit)?;
+    } else {
+        systemd::start(unit)?;
+    }
+    let wanted = store::load(context, settings.domain.as_str())?.certificate.der;
+    let start = Instant::now();
+    loop {
+        match probe::served(loopback(settings.web.listen, 443), settings.domain.as_str()) {
+            Ok(leaf) if leaf == wanted => return Ok(()),
+            result if start.elapsed() > START => {
+                let log = systemd::last_lines(unit, 12);
+                let cause = result
+                    .err()
+                    .map_or("it serves another certificate".to_owned(), |error| format!("{error:#}"));
+                bail!("nginx runs, but {cause}; last lines of `{unit}`:\n{log}");
+            }
+            _ => std::thread::sleep(Duration::from_millis(300)),
+        }
+    }
+}
+
+/// An address of this machine on which nginx answers.
+pub fn loopback(listen: Listen, port: u16) -> SocketAddr {
+    match listen {
+        Listen::Ipv6 | Listen::Dual => SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), port),
+        Listen::Ipv4 => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
+    }
+}
+
+/// The pair in force, if nginx can serve it. One from an authority serves even when it has run out, since what it has been
+/// replaced with by then is no better; the step `certificate` renews it.
+fn usable_pair(context: &Context) -> Result<store::Pair> {
+    let pair = store::load(context, context.settings()?.domain.as_str())?;
+    let now = now()?;
+    if pair.certificate.is_self_signed
+        && (!pair.certificate.is_valid_at(now) || pair.certificate.is_due_at(now))
+    {
+        bail!("the certificate of our own runs out");
+    }
+    Ok(pair)
+}
+
+/// Gives the site file its content, but only one that nginx accepts.
+fn put_site(context: &Context, content: &str) -> Result<()> {
+    let site = context.path(&context.facts.nginx.site);
+    let previous = fs::read(&site).ok();
+    if previous.as_deref() == Some(content.as_bytes()) {
+        return Ok(());
+    }
+    let scratch = context.path("/run/appliance/nginx");
+    fs::create_dir_all(&scratch)?;
+    let candidate = scratch.join("site.conf");
+    fs::write(&candidate, content)?;
+    // Alone first: a broken site then never lies where nginx would find it at the next boot.
+    let main = format!(
+        "pid {0}/nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{ access_log off; include {1}; }}\n",
+        scratch.display(),
+        candidate.display()
+    );
+    fs::write(scratch.join("nginx.conf"), main)?;
+    let main = scratch.join("nginx.conf");
+    Run::new("nginx", &["-t", "-q", "-c", &main.to_string_lossy()])
+        .text()
+        .context("checking the site alone")?;
+
+    durable::write(&site, content.as_bytes(), 0o644, None)?;
+    let Err(error) = Run::new("nginx", &["-t", "-q"]).text() else { return Ok(()) };
+    match previous {
+        Some(previous) => {
+            durable::write(&site, &previous, 0o644, None)?;
+        }
+        None => {
+            fs::remove_file(&site)?;
+            durable::sync_folder(site.parent().context("the site has no folder")?)?;
+        }
+    }
+    Err(error.context("nginx does not accept the site beside its other files; it was taken back"))
+}
+
+fn speaks_tls13() -> Result<bool> {
+    let output = Run::new("nginx", &["-V"]).output()?;
+    Ok(is_tls13_known(&output.stderr))
+}
+
+/// Whether this nginx knows the word `TLSv1.3` (1.13) and its OpenSSL the protocol (1.1.1).
+fn is_tls13_known(said: &str) -> bool {
+    let version = |marker: &str| -> Option<Vec<u32>> {
+        let rest = said.split_once(marker)?.1;
+        let end = rest
+            .find(|character: char| !character.is_ascii_digit() && character != '.')
+            .unwrap_or(rest.len());
+        rest[..end].split('.').map(|number| number.parse().ok()).collect()
+    };
+    version("nginx/").is_some_and(|version| version >= vec![1, 13, 0])
+        && version("OpenSSL ").is_some_and(|version| version >= vec![1, 1, 1])
+}
+
+fn render(facts: &ImageFacts, domain: &Domain, listen: Listen, tls13: bool) -> String {
+    let domain = domain.as_str();
+    let protocols = if tls13 { "TLSv1.2 TLSv1.3" } else { "TLSv1.2" };
+    // The protocol of a socket is settled before the name is known, so the default server needs the same lines.
+    let tls = [
+        format!("ssl_protocols {protocols};"),
+        "ssl_ciphers HIGH:!MEDIUM:!LOW:!aNULL:!NULL:!SHA;".to_owned(),
+        "ssl_prefer_server_ciphers on;".to_owned(),
+        "ssl_session_cache shared:SSL:10m;".to_owned(),
+        format!("ssl_certificate {};", store::chain_path(domain)),
+        format!("ssl_certificate_key {};", store::key_path(domain)),
+    ];
+    // nginx's table of names has rows of 64 bytes unless told otherwise.
+    let hash = if domain.len() > 40 { "server_names_hash_bucket_size 512;\n" } else { "" };
+    let public = format!("{}/public", facts.application.root);
+    TEMPLATE
+        .replace("{{hash}}", hash)
+        .replace("{{http-default}}", &listens(listen, 80, " default_server", true))
+        .replace("{{https-default}}", &listens(listen, 443, " ssl http2 default_server", true))
+        .replace("{{http}}", &listens(listen, 80, "", false))
+        .replace("{{https}}", &listens(listen, 443, " ssl http2", false))
+        .replace("{{tls}}", &tls.join("\n    "))
+        .replace("{{webroot}}", WEBROOT)
+        .replace("{{public}}", &public)
+        .replace("{{domain}}", domain)
+}
+
+/// The `listen` lines of a server. Options of the socket may be said once only, so the default server says them.
+fn listens(listen: Listen, port: u16, words: &str, is_default: bool) -> String {
+    let ipv6_only = if is_default { " ipv6only=on" } else { "" };
+    let ipv6 = format!("listen [::]:{port}{words}{ipv6_only};");
+    let ipv4 = format!("listen {port}{words};");
+    match listen {
+        Listen::Ipv6 => ipv6,
+        Listen::Dual => format!("{ipv4}\n    {ipv6}"),
+        Listen::Ipv4 => ipv4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_tls13_known, render};
+    use crate::context::tests::scratch_context;
+    use crate::settings::{Domain, Listen};
+
+    fn rendered(domain: &str, listen: Listen) -> String {
+        let (_guard, context) = scratch_context();
+        let domain: Domain = domain.parse().unwrap();
+        let text = render(&context.facts, &domain, listen, true);
+        assert!(!text.contains("{{") && !text.contains("}}"), "{text}");
+        text
+    }
+
+    #[test]
+    fn the_families_are_those_of_the_settings() {
+        for (listen, expected) in [
+            (
+                Listen::Ipv6,
+                "listen [::]:80 default_server ipv6only=on;|listen [::]:443 ssl http2 default_server ipv6only=on;|listen [::]:80;|listen [::]:443 ssl http2;",
+            ),
+            (
+                Listen::Ipv4,
+                "listen 80 default_server;|listen 443 ssl http2 default_server;|listen 80;|listen 443 ssl http2;",
+            ),
+            (
+                Listen::Dual,
+                "listen 80 default_server;|listen [::]:80 default_server ipv6only=on;|listen 443 ssl http2 default_server;|listen [::]:443 ssl http2 default_server ipv6only=on;|listen 80;|listen [::]:80;|listen 443 ssl http2;|listen [::]:443 ssl http2;",
+            ),
+        ] {
+            let text = rendered("v6don.example.net", listen);
+            let lines: Vec<&str> =
+                text.lines().map(str::trim).filter(|line| line.starts_with("listen ")).collect();
+            assert_eq!(lines.join("|"), expected);
+        }
+    }
+
+    #[test]
+    fn the_site_is_the_articles() {
+        let text = rendered("v6don.example.net", Listen::Ipv6);
+        for line in [
+            "server_name v6don.example.net;",
+            "root /home/mastodon/live/public;",
+            "proxy_pass http://127.0.0.1:3000;",
+            "proxy_pass http://127.0.0.1:4000;",
+            "ssl_certificate /etc/letsencrypt/live/v6don.example.net/fullchain.pem;",
+            "return 301 https://$host$request_uri;",
+            "client_max_body_size 0;",
+        ] {
+            assert!(text.lines().any(|found| found.trim() == line), "{line}");
+        }
+        assert_eq!(text.matches("Strict-Transport-Security").count(), 3);
+        let long = rendered(&format!("{}.example.net", "a".repeat(60)), Listen::Ipv6);
+        assert!(long.contains("server_names_hash_bucket_size 512;") && !text.contains("hash_bucket"));
+    }
+
+    #[test]
+    fn old_servers_are_not_offered_tls13() {
+        for (said, expected) in [
+            (
+                "nginx version: nginx/1.22.1\nbuilt with OpenSSL 3.0.8 7 Feb 2023 (running with OpenSSL 3.0.20)",
+                true,
+            ),
+            ("nginx version: nginx/1.12.2\nbuilt with OpenSSL 1.0.2k-fips  26 Jan 2017", false),
+            ("nginx version: nginx/1.26.1\nbuilt with OpenSSL 1.0.2k-fips  26 Jan 2017", false),
+            ("nginx version: nginx/1.26.1\nbuilt with OpenSSL 1.1.1w  11 Sep 2023", true),
+            ("", false),
+        ] {
+            assert_eq!(is_tls13_known(said), expected, "{said}");
+        }
+    }
+}

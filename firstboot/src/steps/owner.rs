@@ -1,0 +1,152 @@
+//! Step `owner`: the first administrator, if the settings name one.
+//!
+//! Made by the application's own tasks in one start of Rails. The random password that the task prints goes to
+//! `/root/owner-password`, readable by root alone. A cut between the two loses the password, never the account: the owner then
+//! uses "forgot password".
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::context::Context;
+use crate::engine::{Needs, Observation, Step};
+use crate::exec::Run;
+use crate::settings::Owner;
+use crate::steps::database;
+use crate::{durable, passwd, sql};
+
+/// The step.
+pub const STEP: Step =
+    Step { name: "owner", why: "the first administrator's account", needs: Needs::Local, observe, apply };
+
+/// Where the first password is found.
+pub const PASSWORD_FILE: &str = "/root/owner-password";
+
+/// How long one start of Rails may take on an emulated processor.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// What the task prints before the password, at every tag that has it.
+const PASSWORD_LABEL: &str = "random password generated for the user:";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Account {
+    Absent,
+    User,
+    Admin,
+}
+
+fn observe(context: &Context) -> Result<Observation> {
+    let Some(owner) = &context.settings()?.owner else { return Ok(Observation::Done) };
+    Ok(match account(context, owner)? {
+        Account::Admin => Observation::Done,
+        Account::User => Observation::Todo(format!("`{}` is not an administrator yet", owner.username)),
+        Account::Absent => Observation::Todo(format!("`{}` does not exist yet", owner.username)),
+    })
+}
+
+fn apply(context: &Context) -> Result<()> {
+    let Some(owner) = &context.settings()?.owner else { return Ok(()) };
+    match account(context, owner)? {
+        Account::Admin => Ok(()),
+        Account::User => make_admin(context, &owner.username),
+        Account::Absent => add(context, owner),
+    }
+}
+
+/// Makes an existing account an administrator, by the application's own task.
+pub fn make_admin(context: &Context, username: &str) -> Result<()> {
+    let said = rake(context, &["mastodon:make_admin"], &[("USERNAME", username)], "")?.text()?;
+    // The task ends well even when it found nobody.
+    if said.contains("could not be found") {
+        bail!("there is no account `{username}` on this instance: sign up first, then try again");
+    }
+    Ok(())
+}
+
+fn add(context: &Context, owner: &Owner) -> Result<()> {
+    let tasks = ["mastodon:add_user", "mastodon:confirm_email", "mastodon:make_admin"];
+    let variables = [("USER_EMAIL", owner.email.as_str()), ("USERNAME", owner.username.as_str())];
+    let answers = format!("{}\n{}\ny\n", owner.email, owner.username);
+    let output = rake(context, &tasks, &variables, &answers)?.output()?;
+    // First of all the password: whatever failed after it, the account exists.
+    match password(&output.stdout) {
+        Some(password) => {
+            durable::write(&context.path(PASSWORD_FILE), format!("{password}\n").as_bytes(), 0o600, None)?;
+        }
+        None => bail!("the account `{}` was refused: {}", owner.username, reason(&output.stdout)),
+    }
+    if output.code != 0 {
+        bail!("the account `{}` is not complete: {}", owner.username, output.stderr.trim());
+    }
+    Ok(())
+}
+
+fn password(said: &str) -> Option<&str> {
+    said.lines().find_map(|line| line.split_once(PASSWORD_LABEL)).map(|(_, password)| password.trim())
+}
+
+/// What the task says behind its questions: one line for every field that is wrong.
+fn reason(said: &str) -> String {
+    let lines: Vec<&str> = said.lines().skip(1).map(str::trim).filter(|line| !line.is_empty()).collect();
+    if lines.is_empty() { "the task said nothing".to_owned() } else { lines.join("; ") }
+}
+
+fn rake(context: &Context, tasks: &[&str], variables: &[(&str, &str)], answers: &str) -> Result<Run> {
+    let facts = &context.facts.application;
+    let mut args = vec!["exec", "rake"];
+    args.extend_from_slice(tasks);
+    let mut run = Run::as_user(&facts.user, &facts.bundle, &args)
+        .env("HOME", &passwd::user(context, &facts.user)?.home)
+        .env("RAILS_ENV", "production")
+        .folder(&facts.root)
+        .limit(LIMIT)
+        .stdin(answers);
+    for (key, value) in variables {
+        run = run.env(key, value);
+    }
+    Ok(run)
+}
+
+fn account(context: &Context, owner: &Owner) -> Result<Account> {
+    let query = format!(
+        "SELECT users.admin FROM users JOIN accounts ON accounts.id = users.account_id \
+        WHERE accounts.domain IS NULL AND lower(accounts.username) = lower({});",
+        sql::literal(&owner.username)
+    );
+    let rows = sql::rows(context, database::NAME, &query)?;
+    Ok(match rows.first().and_then(|row| row.first()).map(String::as_str) {
+        None => Account::Absent,
+        Some("t") => Account::Admin,
+        Some(_) => Account::User,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{password, reason};
+
+    const QUESTIONS: &str =
+        "Enter email: Enter username: Create user and send them confirmation mail [y/N]: \n";
+
+    #[test]
+    fn the_password_is_found_among_the_questions() {
+        let said = format!(
+            "{QUESTIONS}User added and confirmation mail sent to user's email address.\n\
+            Here is the random password generated for the user: 0123abcd\n\na@example.net confirmed\n"
+        );
+        assert_eq!(password(&said), Some("0123abcd"));
+    }
+
+    #[test]
+    fn a_refusal_gives_its_reasons() {
+        let said = format!(
+            "{QUESTIONS}Following errors occured while creating new user:\nemail: has already been taken\n\n"
+        );
+        assert_eq!(password(&said), None);
+        assert_eq!(
+            reason(&said),
+            "Following errors occured while creating new user:; email: has already been taken"
+        );
+        assert_eq!(reason(""), "the task said nothing");
+    }
+}

@@ -1,0 +1,75 @@
+//! Units, through `systemctl` as systemd 219 already had it.
+
+use anyhow::Result;
+
+use crate::exec::Run;
+
+/// Whether a unit starts at the next boot.
+pub fn is_enabled(unit: &str) -> bool {
+    systemctl("is-enabled", unit).succeeds()
+}
+
+/// Whether a unit runs now.
+pub fn is_active(unit: &str) -> bool {
+    systemctl("is-active", unit).succeeds()
+}
+
+/// Whether a unit has ended with a failure and will not be started again by itself.
+pub fn is_failed(unit: &str) -> bool {
+    systemctl("is-failed", unit).succeeds()
+}
+
+/// Makes a unit start at every boot.
+pub fn enable(unit: &str) -> Result<()> {
+    systemctl("enable", unit).text().map(drop)
+}
+
+/// Starts a unit and waits until systemd calls it started. One that failed before is forgiven first: a unit that failed too
+/// often refuses to start.
+pub fn start(unit: &str) -> Result<()> {
+    if is_failed(unit) {
+        systemctl("reset-failed", unit).text()?;
+    }
+    with_log(unit, systemctl("start", unit).text())
+}
+
+/// Stops a unit and starts it again.
+pub fn restart(unit: &str) -> Result<()> {
+    with_log(unit, systemctl("restart", unit).text())
+}
+
+/// Restarts a unit if it runs.
+pub fn try_restart(unit: &str) -> Result<()> {
+    with_log(unit, systemctl("try-restart", unit).text())
+}
+
+/// Lets a unit read its configuration again.
+pub fn reload(unit: &str) -> Result<()> {
+    with_log(unit, systemctl("reload", unit).text())
+}
+
+/// Lets systemd read its units again.
+pub fn daemon_reload() -> Result<()> {
+    Run::new("systemctl", &["daemon-reload"]).text().map(drop)
+}
+
+/// The last lines that a unit wrote; empty when the journal has none.
+pub fn last_lines(unit: &str, lines: usize) -> String {
+    let count = lines.to_string();
+    Run::new("journalctl", &["--unit", unit, "--lines", &count, "--no-pager", "--output", "cat"])
+        .text()
+        .map(|text| text.trim_end().to_owned())
+        .unwrap_or_default()
+}
+
+fn systemctl(verb: &str, unit: &str) -> Run {
+    Run::new("systemctl", &["--quiet", verb, unit])
+}
+
+/// What the unit itself wrote says more than systemd's "control process exited".
+fn with_log(unit: &str, result: Result<String>) -> Result<()> {
+    result.map(drop).map_err(|error| match last_lines(unit, 12) {
+        log if log.is_empty() => error,
+        log => error.context(format!("unit `{unit}` does not start; its last lines:\n{log}\n")),
+    })
+}
