@@ -56,6 +56,27 @@ pub struct Outcome {
     pub applied: bool,
     /// How long it took, in milliseconds.
     pub millis: u64,
+    /// The local step that held this one back, so that it was not even looked at.
+    pub held_by: Option<&'static str>,
+}
+
+/// What to do with a step that nothing holds back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Observe it, and apply it when there is something to do.
+    Run,
+    /// It is not due: its last observation still counts.
+    Keep(Observation),
+    /// End the pass here.
+    Stop,
+}
+
+/// Who watches a pass, and decides which steps are due.
+pub trait Watcher {
+    /// Before a step.
+    fn before(&mut self, step: &Step) -> Next;
+    /// After a step that ran or was held back.
+    fn after(&mut self, step: &Step, outcome: &Outcome);
 }
 
 /// Observes one step, applies it when there is something to do, and observes again. An error of either becomes `Broken` for a
@@ -70,7 +91,13 @@ pub fn converge(step: &Step, context: &Context) -> Outcome {
         other => (other, false),
     };
     let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Outcome { step: step.name, needs: step.needs, observation, applied, millis }
+    Outcome { millis, applied, ..Outcome::of(step, observation) }
+}
+
+impl Outcome {
+    fn of(step: &Step, observation: Observation) -> Outcome {
+        Outcome { step: step.name, needs: step.needs, observation, applied: false, millis: 0, held_by: None }
+    }
 }
 
 fn observe(step: &Step, context: &Context) -> Observation {
@@ -84,12 +111,8 @@ fn failed(step: &Step, error: &anyhow::Error) -> Observation {
     }
 }
 
-/// One pass over the steps. `report` is called before (`None`) and after each.
-pub fn pass(
-    steps: &[Step],
-    context: &Context,
-    mut report: impl FnMut(&Step, Option<&Outcome>),
-) -> Vec<Outcome> {
+/// One pass over the steps. Shorter than the list only when the watcher stopped it.
+pub fn pass(steps: &[Step], context: &Context, watcher: &mut dyn Watcher) -> Vec<Outcome> {
     let mut outcomes: Vec<Outcome> = Vec::with_capacity(steps.len());
     for step in steps {
         let held_by = outcomes
@@ -98,13 +121,103 @@ pub fn pass(
             .map(|outcome| outcome.step);
         let outcome = if let Some(name) = held_by {
             let observation = Observation::Waiting(format!("for step `{name}`"));
-            Outcome { step: step.name, needs: step.needs, observation, applied: false, millis: 0 }
+            let outcome = Outcome { held_by, ..Outcome::of(step, observation) };
+            watcher.after(step, &outcome);
+            outcome
         } else {
-            report(step, None);
-            converge(step, context)
+            match watcher.before(step) {
+                Next::Stop => break,
+                Next::Keep(observation) => Outcome::of(step, observation),
+                Next::Run => {
+                    let outcome = converge(step, context);
+                    watcher.after(step, &outcome);
+                    outcome
+                }
+            }
         };
-        report(step, Some(&outcome));
         outcomes.push(outcome);
     }
     outcomes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use anyhow::bail;
+
+    use super::{Needs, Next, Observation, Outcome, Step, Watcher, pass};
+    use crate::context::tests::scratch_context;
+
+    struct Everything;
+
+    impl Watcher for Everything {
+        fn before(&mut self, _: &Step) -> Next {
+            Next::Run
+        }
+
+        fn after(&mut self, _: &Step, _: &Outcome) {}
+    }
+
+    const DONE: Step = Step {
+        name: "done",
+        why: "",
+        needs: Needs::Local,
+        observe: |_| Ok(Observation::Done),
+        apply: |_| Ok(()),
+    };
+
+    fn fails(name: &'static str, needs: Needs) -> Step {
+        let observe: fn(&_) -> _ = |_| Ok(Observation::Todo("it".to_owned()));
+        Step { name, why: "", needs, observe, apply: |_| bail!("no") }
+    }
+
+    fn texts(steps: &[Step]) -> Vec<String> {
+        let (_guard, context) = scratch_context();
+        let outcomes = pass(steps, &context, &mut Everything);
+        outcomes.iter().map(|outcome| format!("{} {:?}", outcome.step, outcome.observation)).collect()
+    }
+
+    #[test]
+    fn a_local_step_holds_back_what_is_behind_it_and_a_step_of_the_network_does_not() {
+        assert_eq!(
+            texts(&[
+                fails("link", Needs::Link),
+                DONE,
+                fails("local", Needs::Local),
+                DONE,
+                fails("world", Needs::World)
+            ]),
+            [
+                "link Waiting(\"no\")",
+                "done Done",
+                "local Broken(\"no\")",
+                "done Waiting(\"for step `local`\")",
+                "world Waiting(\"for step `local`\")",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_done_is_not_applied_and_what_was_applied_is_observed_again() {
+        static APPLIED: AtomicUsize = AtomicUsize::new(0);
+        let once = Step {
+            observe: |_| {
+                Ok(if APPLIED.load(Ordering::SeqCst) == 0 {
+                    Observation::Todo("it".to_owned())
+                } else {
+                    Observation::Done
+                })
+            },
+            apply: |_| {
+                APPLIED.fetch_add(1, Ordering::SeqCst);
+                Ok(())
+            },
+            ..DONE
+        };
+        let steps = [once];
+        assert_eq!(texts(&steps), ["done Done"]);
+        assert_eq!(texts(&steps), ["done Done"]);
+        assert_eq!(APPLIED.load(Ordering::SeqCst), 1);
+    }
 }

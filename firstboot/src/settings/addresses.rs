@@ -43,7 +43,11 @@ impl FromStr for Ipv4Interface {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (address, prefix) = split::<Ipv4Addr>(text, "IPv4", "192.168.100.154/24", 32)?;
-        if address.is_unspecified() || address.is_loopback() || address.is_multicast() || address.is_broadcast() {
+        if address.is_unspecified()
+            || address.is_loopback()
+            || address.is_multicast()
+            || address.is_broadcast()
+        {
             return Err(format!("`{text}` cannot be an interface's address"));
         }
         Ok(Ipv4Interface { address, prefix })
@@ -57,9 +61,9 @@ fn split<A: FromStr>(text: &str, family: &str, example: &str, bits: u8) -> Resul
             Err(_) => format!("`{text}` is not an {family} address with prefix length, such as `{example}`"),
         });
     };
-    let address = address
-        .parse()
-        .map_err(|_| format!("`{text}` is not an {family} address with prefix length, such as `{example}`"))?;
+    let address = address.parse().map_err(|_| {
+        format!("`{text}` is not an {family} address with prefix length, such as `{example}`")
+    })?;
     match prefix.parse::<u8>() {
         Ok(prefix) if (1..=bits).contains(&prefix) => Ok((address, prefix)),
         _ => Err(format!("`{text}` has the prefix length `{prefix}`: it must be 1 to {bits}")),

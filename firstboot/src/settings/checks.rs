@@ -11,10 +11,16 @@ pub(super) fn contradiction(settings: &Settings) -> Option<(&'static str, String
             return found("network.ipv6.addresses", "`method = \"static\"` needs at least one address");
         }
         Ipv6Method::Auto | Ipv6Method::Off if ipv6.gateway.is_some() => {
-            return found("network.ipv6.gateway", "a gateway goes with `method = \"static\"` only: remove one of them");
+            return found(
+                "network.ipv6.gateway",
+                "a gateway goes with `method = \"static\"` only: remove one of them",
+            );
         }
         Ipv6Method::Off if !ipv6.addresses.is_empty() => {
-            return found("network.ipv6.addresses", "addresses were given, but `method = \"off\"`: remove one of them");
+            return found(
+                "network.ipv6.addresses",
+                "addresses were given, but `method = \"off\"`: remove one of them",
+            );
         }
         _ => {}
     }
@@ -30,12 +36,30 @@ pub(super) fn contradiction(settings: &Settings) -> Option<(&'static str, String
         }
         _ => {}
     }
+    let resolver_without_family = settings.network.dns.iter().find(|resolver| {
+        resolver.is_ipv6() && ipv6.method == Ipv6Method::Off
+            || resolver.is_ipv4() && ipv4.method == Ipv4Method::Off
+    });
+    if let Some(resolver) = resolver_without_family {
+        return Some((
+            "network.dns",
+            format!(
+                "`{resolver}` cannot be reached, because its address family is off: give another resolver"
+            ),
+        ));
+    }
     match settings.web.listen {
         Listen::Ipv6 if ipv6.method == Ipv6Method::Off => {
-            return found("web.listen", "the web server listens on IPv6 only, but IPv6 is off: write `listen = \"ipv4\"`");
+            return found(
+                "web.listen",
+                "the web server listens on IPv6 only, but IPv6 is off: write `listen = \"ipv4\"`",
+            );
         }
         Listen::Ipv4 if ipv4.method == Ipv4Method::Off => {
-            return found("web.listen", "the web server listens on IPv4 only, but IPv4 is off: write `listen = \"ipv6\"`");
+            return found(
+                "web.listen",
+                "the web server listens on IPv4 only, but IPv4 is off: write `listen = \"ipv6\"`",
+            );
         }
         _ => {}
     }
@@ -57,10 +81,14 @@ pub(super) fn contradiction(settings: &Settings) -> Option<(&'static str, String
 fn environment(key: &str, value: &str) -> Option<String> {
     let known = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     if key.is_empty() || !key.bytes().all(known) || key.starts_with(|first: char| first.is_ascii_digit()) {
-        return Some(format!("`{key}` cannot be a variable's name: use capital letters, digits and underscores"));
+        return Some(format!(
+            "`{key}` cannot be a variable's name: use capital letters, digits and underscores"
+        ));
     }
     if value.chars().any(char::is_control) {
-        return Some(format!("the value of `{key}` has a line break or control character: it must be one line"));
+        return Some(format!(
+            "the value of `{key}` has a line break or control character: it must be one line"
+        ));
     }
     None
 }

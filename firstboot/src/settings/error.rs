@@ -46,6 +46,11 @@ fn remedy(message: &str) -> &'static str {
         "missing field `domain`" => "; add the instance's name, such as `domain = \"social.example.net\"`",
         _ if message.starts_with("missing field") => "; add it, or leave out the whole table",
         _ if message.starts_with("unknown field") => "; correct the spelling, or remove the line",
+        "duplicate key" => "; remove one of the two",
+        _ if message.ends_with("address syntax") => {
+            "; write an address such as `2001:db8::53` or `192.0.2.53`"
+        }
+        _ if message.starts_with("string values must be quoted") => "; put the value between double quotes",
         _ if message.starts_with("unknown variant") => "; use one of these",
         _ if message.starts_with("invalid type") => "; see `appliance config example`",
         _ => "",

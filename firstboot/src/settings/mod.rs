@@ -22,7 +22,7 @@ pub use error::SettingsError;
 pub use names::{Domain, HostName};
 pub use network::{Interface, Ipv4, Ipv4Method, Ipv6, Ipv6Method, Network};
 pub use secret::Secret;
-pub use services::{Acme, Directory, Listen, Mail, Owner, Ssh, Tls, TlsMode, Verify, Web};
+pub use services::{Acme, Directory, Listen, Mail, Owner, Ssh, Tls, TlsMode, Verify, Web, is_username};
 
 /// Everything that an operator can say.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +106,9 @@ impl TryFrom<i64> for Schema {
         if version == 1 {
             Ok(Schema(version))
         } else {
-            Err(format!("this appliance reads `schema = 1`, not {version}: use a newer appliance, or write 1"))
+            Err(format!(
+                "this appliance reads `schema = 1`, not {version}: use a newer appliance, or write 1"
+            ))
         }
     }
 }

@@ -106,7 +106,8 @@ pub(super) fn host_name(text: &str) -> Result<(), String> {
     if text.len() > 253 {
         return Err(format!("`{text}` is longer than the 253 characters that DNS allows"));
     }
-    let known = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
+    let known =
+        |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
     for label in text.split('.') {
         if let Some(character) = label.chars().find(|character| !known(*character)) {
             return Err(format!(
@@ -132,7 +133,8 @@ mod tests {
 
     #[test]
     fn good_names_are_kept_as_they_are() {
-        for name in ["v6don.example.net", "a.b", "xn--bcher-kva.example", "1and1.example", "a-b.c-d.example"] {
+        for name in ["v6don.example.net", "a.b", "xn--bcher-kva.example", "1and1.example", "a-b.c-d.example"]
+        {
             assert_eq!(name.parse::<Domain>().unwrap().to_string(), name);
         }
         assert_eq!("sns".parse::<HostName>().unwrap().as_str(), "sns");

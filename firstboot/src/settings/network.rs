@@ -96,8 +96,7 @@ impl TryFrom<String> for Interface {
 
     fn try_from(text: String) -> Result<Self, String> {
         let parts: Vec<&str> = text.split([':', '-']).collect();
-        let is_pair =
-            |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_pair = |part: &&str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
         if parts.len() == 6 && parts.iter().all(is_pair) {
             return Ok(Interface::Mac(parts.join(":").to_ascii_lowercase()));
         }
@@ -105,7 +104,9 @@ impl TryFrom<String> for Interface {
         if (1..=15).contains(&text.len()) && text.bytes().all(known) && !text.starts_with(['.', '-']) {
             return Ok(Interface::Name(text));
         }
-        Err(format!("`{text}` is neither an interface's name such as `ens160` nor a MAC such as `00:50:56:a7:00:01`"))
+        Err(format!(
+            "`{text}` is neither an interface's name such as `ens160` nor a MAC such as `00:50:56:a7:00:01`"
+        ))
     }
 }
 

@@ -105,7 +105,9 @@ impl FromStr for Directory {
                 Some(rest) if !rest.is_empty() && !rest.contains(char::is_whitespace) => {
                     Ok(Directory::Url(text.to_owned()))
                 }
-                _ => Err(format!("`{text}` is not a directory: write `production`, `staging` or an `https://` URL")),
+                _ => Err(format!(
+                    "`{text}` is not a directory: write `production`, `staging` or an `https://` URL"
+                )),
             },
         }
     }
@@ -207,7 +209,9 @@ fn email<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error>
             !local.is_empty()
                 && !domain.contains('@')
                 && host_or_address(domain).is_ok()
-                && text.chars().all(|character| character.is_ascii_graphic() && !"\"'\\<>,;".contains(character))
+                && text
+                    .chars()
+                    .all(|character| character.is_ascii_graphic() && !"\"'\\<>,;".contains(character))
         });
         parts.map(|_| ()).ok_or_else(|| format!("`{text}` is not a mail address such as `admin@example.net`"))
     })

@@ -48,45 +48,49 @@ fn secrets_are_not_shown() {
 
 #[test]
 fn mistakes_of_the_whole_file_are_named() {
-    insta::assert_snapshot!(refused(""), @"");
-    insta::assert_snapshot!(refused("schema = 1\n"), @"");
-    insta::assert_snapshot!(refused("schema = 2\ndomain = \"a.example\"\n"), @"");
-    insta::assert_snapshot!(refused("domain = \"a.example\"\n"), @"");
-    insta::assert_snapshot!(refused("schema = 1\ndomain = a.example\n"), @"");
-    insta::assert_snapshot!(refused_with("hostnam = \"a\""), @"");
-    insta::assert_snapshot!(refused_with("domain = \"b.example\""), @"");
+    insta::assert_snapshot!(refused(""), @"`config.toml`: missing field `schema`; add `schema = 1` as the first line");
+    insta::assert_snapshot!(refused("schema = 1\n"), @r#"`config.toml`: missing field `domain`; add the instance's name, such as `domain = "social.example.net"`"#);
+    insta::assert_snapshot!(refused("schema = 2\ndomain = \"a.example\"\n"), @"`config.toml` line 1, column 10: this appliance reads `schema = 1`, not 2: use a newer appliance, or write 1");
+    insta::assert_snapshot!(refused("domain = \"a.example\"\n"), @"`config.toml`: missing field `schema`; add `schema = 1` as the first line");
+    insta::assert_snapshot!(refused("schema = 1\ndomain = a.example\n"), @"`config.toml` line 2, column 10: string values must be quoted, expected literal string; put the value between double quotes");
+    insta::assert_snapshot!(refused_with("hostnam = \"a\""), @"`config.toml` line 3, column 1: unknown field `hostnam`, expected one of `schema`, `domain`, `hostname`, `extra-env`, `network`, `web`, `tls`, `acme`, `mail`, `owner`, `ssh`; correct the spelling, or remove the line");
+    insta::assert_snapshot!(refused_with("domain = \"b.example\""), @"`config.toml` line 3, column 1: duplicate key; remove one of the two");
 }
 
 #[test]
 fn mistakes_in_one_value_are_named() {
-    insta::assert_snapshot!(refused("schema = 1\ndomain = \"https://a.example/\"\n"), @"");
-    insta::assert_snapshot!(refused("schema = 1\ndomain = \"a.example \"\n"), @"");
-    insta::assert_snapshot!(refused("schema = 1\ndomain = 3\n"), @"");
-    insta::assert_snapshot!(refused_with("[network]\ndns = [\"2001:db8::53\", \"dns.example\"]"), @"");
-    insta::assert_snapshot!(refused_with("[network]\ninterface = \"a b\""), @"");
-    insta::assert_snapshot!(refused_with("[network.ipv6]\naddresses = [\"2001:db8::g/64\"]"), @"");
-    insta::assert_snapshot!(refused_with("[network.ipv4]\nmethod = \"statc\""), @"");
-    insta::assert_snapshot!(refused_with("[network.ipv4]\ngateway = \"192.168.100.999\""), @"");
-    insta::assert_snapshot!(refused_with("[acme]\ndirectory = \"letsencrypt\""), @"");
-    insta::assert_snapshot!(refused_with("[acme]\nca = \"/etc/ca.pem\""), @"");
-    insta::assert_snapshot!(refused_with("[mail]\nrelay = \"192.168.100.25:25\"\nfrom = \"words@example.net\""), @"");
-    insta::assert_snapshot!(refused_with("[mail]\nrelay = \"192.168.100.25\""), @"");
-    insta::assert_snapshot!(refused_with("[mail]\nrelay = \"relay\"\nfrom = \"words\""), @"");
-    insta::assert_snapshot!(refused_with("[owner]\nusername = \"@alice\"\nemail = \"alice@example.net\""), @"");
-    insta::assert_snapshot!(refused_with("[ssh]\nauthorized-keys = [\"alice\"]"), @"");
+    insta::assert_snapshot!(refused("schema = 1\ndomain = \"https://a.example/\"\n"), @"`config.toml` line 2, column 10: `https://a.example/` begins with `https://`: write the bare name `a.example`");
+    insta::assert_snapshot!(refused("schema = 1\ndomain = \"a.example \"\n"), @"`config.toml` line 2, column 10: `a.example ` has a space before or after the name: remove it");
+    insta::assert_snapshot!(refused("schema = 1\ndomain = 3\n"), @"`config.toml` line 2, column 10: invalid type: integer `3`, expected a string; see `appliance config example`");
+    insta::assert_snapshot!(refused_with("[network]\ndns = [\"2001:db8::53\", \"dns.example\"]"), @"`config.toml` line 4, column 24: invalid IP address syntax; write an address such as `2001:db8::53` or `192.0.2.53`");
+    insta::assert_snapshot!(refused_with("[network]\ninterface = \"a b\""), @"`config.toml` line 4, column 13: `a b` is neither an interface's name such as `ens160` nor a MAC such as `00:50:56:a7:00:01`");
+    insta::assert_snapshot!(refused_with("[network.ipv6]\naddresses = [\"2001:db8::g/64\"]"), @"`config.toml` line 4, column 13: `2001:db8::g/64` is not an IPv6 address with prefix length, such as `2001:db8::101/128`");
+    insta::assert_snapshot!(refused_with("[network.ipv4]\nmethod = \"statc\""), @"`config.toml` line 4, column 10: unknown variant `statc`, expected one of `dhcp`, `static`, `off`; use one of these");
+    insta::assert_snapshot!(refused_with("[network.ipv4]\ngateway = \"192.168.100.999\""), @"`config.toml` line 4, column 11: invalid IPv4 address syntax; write an address such as `2001:db8::53` or `192.0.2.53`");
+    insta::assert_snapshot!(refused_with("[acme]\ndirectory = \"letsencrypt\""), @"`config.toml` line 4, column 13: `letsencrypt` is not a directory: write `production`, `staging` or an `https://` URL");
+    insta::assert_snapshot!(refused_with("[acme]\nca = \"/etc/ca.pem\""), @"`config.toml` line 4, column 6: this is not a PEM certificate: paste the whole file, from `-----BEGIN CERTIFICATE-----` to `-----END CERTIFICATE-----`");
+    insta::assert_snapshot!(refused_with("[mail]\nrelay = \"192.168.100.25:25\"\nfrom = \"words@example.net\""), @"`config.toml` line 4, column 9: `192.168.100.25:25` contains `:`: a name has letters, digits, hyphens and dots only; the port has a key of its own, `port`");
+    insta::assert_snapshot!(refused_with("[mail]\nrelay = \"192.168.100.25\""), @"`config.toml` line 3, column 1: missing field `from`; add it, or leave out the whole table");
+    insta::assert_snapshot!(refused_with("[mail]\nrelay = \"relay\"\nfrom = \"words\""), @"`config.toml` line 5, column 8: `words` is not a mail address such as `admin@example.net`");
+    insta::assert_snapshot!(refused_with("[owner]\nusername = \"@alice\"\nemail = \"alice@example.net\""), @"`config.toml` line 4, column 12: `@alice` cannot be an account's name: use 1 to 30 letters, digits and underscores, without `@` and domain");
+    insta::assert_snapshot!(refused_with("[ssh]\nauthorized-keys = [\"alice\"]"), @"`config.toml` line 4, column 19: `alice` does not begin a public key: take the one line of the file that ends in `.pub`");
 }
 
 #[test]
 fn contradictions_are_named() {
-    insta::assert_snapshot!(refused_with("[network.ipv6]\nmethod = \"static\""), @"");
-    insta::assert_snapshot!(refused_with("[network.ipv6]\ngateway = \"2001:db8::1\""), @"");
-    insta::assert_snapshot!(refused_with("[network.ipv4]\naddresses = [\"192.168.100.154/24\"]"), @"");
-    insta::assert_snapshot!(refused_with("[network.ipv6]\nmethod = \"off\""), @"");
-    insta::assert_snapshot!(refused_with("[acme]\nagree-terms = false"), @"");
+    insta::assert_snapshot!(refused_with("[network.ipv6]\nmethod = \"static\""), @r#"`config.toml` key `network.ipv6.addresses`: `method = "static"` needs at least one address"#);
+    insta::assert_snapshot!(refused_with("[network.ipv6]\ngateway = \"2001:db8::1\""), @r#"`config.toml` key `network.ipv6.gateway`: a gateway goes with `method = "static"` only: remove one of them"#);
+    insta::assert_snapshot!(refused_with("[network.ipv4]\naddresses = [\"192.168.100.154/24\"]"), @r#"`config.toml` key `network.ipv4.method`: addresses and gateway go with `method = "static"`: write that, or remove them"#);
+    insta::assert_snapshot!(refused_with("[network.ipv6]\nmethod = \"off\""), @r#"`config.toml` key `web.listen`: the web server listens on IPv6 only, but IPv6 is off: write `listen = "ipv4"`"#);
+    insta::assert_snapshot!(
+        refused_with("[network]\ndns = [\"192.0.2.53\"]\n[network.ipv4]\nmethod = \"off\""),
+        @"`config.toml` key `network.dns`: `192.0.2.53` cannot be reached, because its address family is off: give another resolver"
+    );
+    insta::assert_snapshot!(refused_with("[acme]\nagree-terms = false"), @r#"`config.toml` key `acme.agree-terms`: no certificate can be ordered without agreement to the terms: write true, or `[tls] mode = "selfsigned"`"#);
     insta::assert_snapshot!(
         refused_with("[mail]\nrelay = \"relay\"\nfrom = \"words@example.net\"\nlogin = \"words\""),
-        @""
+        @"`config.toml` key `mail.login`: `login` and `password` go together: give both or neither"
     );
-    insta::assert_snapshot!(refused_with("extra-env = { locale = \"ja\" }"), @"");
-    insta::assert_snapshot!(refused_with("extra-env = { MOTD = \"\"\"a\nb\"\"\" }"), @"");
+    insta::assert_snapshot!(refused_with("extra-env = { locale = \"ja\" }"), @"`config.toml` key `extra-env`: `locale` cannot be a variable's name: use capital letters, digits and underscores");
+    insta::assert_snapshot!(refused_with("extra-env = { MOTD = \"\"\"a\nb\"\"\" }"), @"`config.toml` key `extra-env`: the value of `MOTD` has a line break or control character: it must be one line");
 }

@@ -1,11 +1,43 @@
 //! The ordered lists of steps.
 
 pub mod certificate;
+pub mod clock;
+pub mod configuration;
 pub mod database;
 pub mod environment;
+pub mod hostname;
+pub mod identity;
+pub mod network;
 pub mod nginx;
 pub mod owner;
 pub mod postgresql;
 pub mod redis;
 pub mod secrets;
+pub mod ssh;
+pub mod storage;
 pub mod units;
+
+use crate::engine::Step;
+
+/// Before anything that keeps state starts.
+pub const EARLY: &[Step] = &[storage::STEP, identity::STEP];
+
+/// Everything, in order. The early steps are looked at again, so that whatever they wait for holds back the rest.
+pub const STEPS: &[Step] = &[
+    storage::STEP,
+    identity::STEP,
+    configuration::STEP,
+    network::STEP,
+    hostname::STEP,
+    ssh::STEP,
+    clock::STEP,
+    secrets::STEP,
+    postgresql::STEP,
+    redis::STEP,
+    environment::STEP,
+    database::STEP,
+    nginx::STEP,
+    units::STEP,
+    owner::STEP,
+    certificate::STEP,
+];

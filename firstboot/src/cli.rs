@@ -1,0 +1,171 @@
+//! The command line: two verbs for systemd, the others for the operator.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+use fs_err as fs;
+
+use crate::context::Context;
+use crate::exec::Run;
+use crate::settings::{Settings, is_username};
+use crate::steps::{certificate, owner, storage};
+use crate::{channels, daemon, diagnosis, status, steps, systemd};
+
+/// The unit that runs `appliance firstboot`.
+const UNIT: &str = "appliance.service";
+const ROOT: &str = "/";
+
+/// Looks after this Mastodon appliance.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 80)]
+pub struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Prepare storage and identity (run by systemd)
+    #[command(hide = true)]
+    Early,
+    /// Turn this machine into an instance and keep it one (run by systemd)
+    #[command(hide = true)]
+    Firstboot,
+    /// Show what is done, what is waited for, and why
+    Status {
+        /// Print the status as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what a person who helps you needs to see; without secrets
+    Diagnose,
+    /// Try everything again at once
+    Retry,
+    /// Look at configurations
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+    /// Make an account of this instance an administrator
+    MakeAdmin {
+        /// The account's name, without `@` and domain
+        username: String,
+    },
+    /// Renew the certificate if it is due, without waiting for the next try
+    Renew,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigVerb {
+    /// Print the configuration in force, with secrets redacted
+    Show,
+    /// Say whether a file is a valid configuration
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+    /// Print a complete configuration with comments
+    Example,
+}
+
+impl Cli {
+    /// Does what was asked for.
+    pub fn run(&self) -> Result<()> {
+        let root = Path::new(ROOT);
+        match &self.verb {
+            Verb::Early => daemon::early(root),
+            Verb::Firstboot => daemon::run(root),
+            Verb::Status { json } => show_status(root, *json),
+            Verb::Diagnose => print(&diagnosis::report(root)),
+            Verb::Retry | Verb::Renew => retry(root),
+            Verb::Config { verb } => config(root, verb),
+            Verb::MakeAdmin { username } => make_admin(root, username),
+        }
+    }
+}
+
+/// Standard output is data; a reader that has seen enough is no error.
+fn print(text: &str) -> Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn show_status(root: &Path, json: bool) -> Result<()> {
+    let text = fs::read_to_string(root.join(&status::PATH[1..]))
+        .with_context(|| format!("there is no status yet; see `systemctl status {UNIT}`"))?;
+    if json {
+        return print(&text);
+    }
+    print(&status::table(&text, steps::STEPS)?)?;
+    let context =
+        Context::load_facts(root).map(|facts| Context { root: root.to_owned(), facts, settings: None })?;
+    if storage::is_on_system_disk(&context) {
+        print(
+            "\nstate is on the system disk, because no data disk was attached: a new system disk would lose it\n",
+        )?;
+    }
+    Ok(())
+}
+
+fn retry(root: &Path) -> Result<()> {
+    certificate::forget_failures(&Context::load(root)?)?;
+    if !systemd::is_active(UNIT) {
+        return systemd::start(UNIT);
+    }
+    // Not only its main process was started by the unit: the signal is for that one alone.
+    Run::new("systemctl", &["kill", "--signal=USR1", "--kill-who=main", UNIT]).text()?;
+    print("trying again now; `appliance status` shows how it goes\n")
+}
+
+fn config(root: &Path, verb: &ConfigVerb) -> Result<()> {
+    match verb {
+        ConfigVerb::Example => print(Settings::example()),
+        ConfigVerb::Check { file } => {
+            let settings = Settings::parse(&file.to_string_lossy(), &fs::read_to_string(file)?)?;
+            print(&format!("`{}` is valid, for the instance `{}`\n", file.display(), settings.domain))
+        }
+        ConfigVerb::Show => {
+            let search = channels::search(root);
+            let Some((settings, offer)) = search.found else {
+                bail!("no valid configuration was found: {}", search.refused.join("; "));
+            };
+            print(&format!("# from {}\n{}", offer.source, settings.redacted()))
+        }
+    }
+}
+
+fn make_admin(root: &Path, username: &str) -> Result<()> {
+    if !is_username(username) {
+        bail!("`{username}` is no account name: give it without `@` and domain");
+    }
+    owner::make_admin(&Context::load(root)?, username)?;
+    print(&format!("`{username}` is an administrator now\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::{Cli, ConfigVerb, config};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_file_is_checked() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        let check = || config(folder.path(), &ConfigVerb::Check { file: file.clone() });
+        assert!(check().is_err());
+        fs_err::write(&file, "schema = 1\n").unwrap();
+        assert!(check().unwrap_err().to_string().contains("missing field `domain`"));
+        fs_err::write(&file, "schema = 1\ndomain = \"a.example\"\n").unwrap();
+        check().unwrap();
+    }
+}

@@ -1,0 +1,119 @@
+//! When each step is due again.
+//!
+//! A step that is done is looked at once an hour, and at once when a step before it changed something. One that is not done is
+//! tried again after 2, 4, 8 … 60 seconds, by itself: a certificate that waits does not make the database work.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::engine::{Next, Observation, Outcome};
+
+const HOUR: Duration = Duration::from_secs(3600);
+const LONGEST_PAUSE: u64 = 60;
+
+/// What is planned for every step that was looked at.
+#[derive(Debug, Default)]
+pub struct Schedule {
+    entries: BTreeMap<&'static str, Entry>,
+    changed: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    observation: Observation,
+    due: Instant,
+    attempts: u32,
+}
+
+impl Schedule {
+    /// Makes every step due.
+    pub fn reset(&mut self) {
+        self.entries.clear();
+    }
+
+    /// Begins a pass.
+    pub fn begin(&mut self) {
+        self.changed = false;
+    }
+
+    /// Whether a step is due.
+    pub fn next(&self, step: &str, now: Instant) -> Next {
+        match self.entries.get(step) {
+            Some(entry) if now < entry.due && !(self.changed && entry.observation == Observation::Done) => {
+                Next::Keep(entry.observation.clone())
+            }
+            _ => Next::Run,
+        }
+    }
+
+    /// Takes note of how a step ended. One that was held back was not looked at: it is due when it is released.
+    pub fn record(&mut self, outcome: &Outcome, now: Instant) {
+        if outcome.held_by.is_some() {
+            return;
+        }
+        self.changed |= outcome.applied;
+        let attempts = match (self.entries.get(outcome.step), &outcome.observation) {
+            (_, Observation::Done) | (None, _) => 0,
+            (Some(entry), _) => entry.attempts.saturating_add(1),
+        };
+        let pause = match &outcome.observation {
+            Observation::Done => HOUR,
+            _ => Duration::from_secs(2_u64.saturating_pow(attempts.saturating_add(1)).min(LONGEST_PAUSE)),
+        };
+        let entry = Entry { observation: outcome.observation.clone(), due: now + pause, attempts };
+        self.entries.insert(outcome.step, entry);
+    }
+
+    /// How long nothing is due.
+    pub fn pause(&self, now: Instant) -> Duration {
+        let due = self.entries.values().map(|entry| entry.due).min();
+        due.map_or(Duration::from_secs(2), |due| due.saturating_duration_since(now)).min(HOUR)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::Schedule;
+    use crate::engine::{Needs, Next, Observation, Outcome};
+
+    fn outcome(step: &'static str, observation: Observation, applied: bool) -> Outcome {
+        Outcome { step, needs: Needs::Local, observation, applied, millis: 0, held_by: None }
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_minute_and_start_again_after_success() {
+        let now = Instant::now();
+        let mut schedule = Schedule::default();
+        let waits = || Observation::Waiting("it".to_owned());
+        let mut pause = |observation| {
+            schedule.record(&outcome("network", observation, false), now);
+            schedule.pause(now).as_secs()
+        };
+        let pauses: Vec<u64> = (0..7).map(|_| pause(waits())).collect();
+        assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pause(Observation::Done), 3600);
+        assert_eq!(pause(waits()), 2);
+    }
+
+    #[test]
+    fn a_change_makes_the_done_steps_behind_it_due() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(1);
+        let mut schedule = Schedule::default();
+        let waits = Observation::Waiting("it".to_owned());
+        assert_eq!(schedule.next("database", now), Next::Run);
+        schedule.record(&outcome("database", Observation::Done, true), now);
+        schedule.record(&outcome("certificate", waits.clone(), false), now);
+        schedule.begin();
+        assert_eq!(schedule.next("database", later), Next::Keep(Observation::Done));
+        assert_eq!(schedule.next("certificate", later), Next::Keep(waits.clone()));
+        schedule.record(&outcome("secrets", Observation::Done, true), later);
+        assert_eq!(schedule.next("database", later), Next::Run);
+        assert_eq!(schedule.next("certificate", later), Next::Keep(waits));
+        assert_eq!(schedule.next("certificate", now + Duration::from_secs(2)), Next::Run);
+        schedule.reset();
+        assert_eq!(schedule.next("certificate", later), Next::Run);
+    }
+}

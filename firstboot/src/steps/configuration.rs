@@ -1,0 +1,55 @@
+//! The configuration: a channel gave one, it is valid, and it is stored.
+//!
+//! The settings are adopted before a pass begins, because every step of the pass sees the same ones; this step tells the operator
+//! how that went.
+
+use anyhow::Result;
+
+use crate::channels;
+use crate::context::Context;
+use crate::engine::{Needs, Observation, Step};
+
+/// Settings, valid and stored.
+pub const STEP: Step = Step {
+    name: "configuration",
+    why: "reads what you want from the stored file, a configuration volume or the hypervisor",
+    needs: Needs::Local,
+    observe,
+    apply: |_| Ok(()),
+};
+
+fn observe(context: &Context) -> Result<Observation> {
+    if context.settings.is_some() {
+        return Ok(Observation::Done);
+    }
+    Ok(verdict(&channels::search(&context.root).refused))
+}
+
+fn verdict(refused: &[String]) -> Observation {
+    if refused.is_empty() {
+        Observation::Waiting(format!(
+            "no configuration was given: attach a CD-ROM or disk with the label CIDATA that holds `config.toml`, or start QEMU \
+             with `-fw_cfg name=opt/org.mastodon/config,file=config.toml`, or write `{}` here; `appliance config example` \
+             shows one, `appliance retry` looks again at once",
+            channels::STORED
+        ))
+    } else {
+        Observation::Broken(format!(
+            "the configuration was refused: {}; correct it and run `appliance retry`",
+            refused.join("; ")
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::verdict;
+    use crate::engine::Observation;
+
+    #[test]
+    fn absent_waits_and_refused_is_broken() {
+        assert!(matches!(verdict(&[]), Observation::Waiting(text) if text.contains("CIDATA")));
+        let refused = ["`config.toml` line 1: unknown field".to_owned()];
+        assert!(matches!(verdict(&refused), Observation::Broken(text) if text.contains("unknown field")));
+    }
+}

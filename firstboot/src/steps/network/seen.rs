@@ -1,0 +1,206 @@
+//! What the network looks like, and whether that is enough.
+
+use std::net::IpAddr;
+
+use crate::engine::Observation;
+use crate::settings::{Ipv4Method, Ipv6Method, Listen, Network};
+
+/// One look at the network.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Addresses of the interface.
+    pub addresses: Vec<Address>,
+    /// Whether there is a default route for IPv6.
+    pub ipv6_route: bool,
+    /// Whether there is a default route for IPv4.
+    pub ipv4_route: bool,
+    /// Whether a resolver is known.
+    pub resolver: bool,
+}
+
+/// One address of the interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub address: IpAddr,
+    /// Usable beyond the link.
+    pub global: bool,
+    /// Duplicate address detection has not ended.
+    pub tentative: bool,
+    /// Duplicate address detection found another owner.
+    pub duplicate: bool,
+}
+
+/// Reads `ip -o address show`.
+pub fn addresses(ip: &str) -> Vec<Address> {
+    let line = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let family = words.iter().position(|word| *word == "inet" || *word == "inet6")?;
+        let address = words.get(family + 1)?.split('/').next()?.parse().ok()?;
+        let has = |word: &str| words[family..].contains(&word);
+        let duplicate = has("dadfailed");
+        Some(Address { address, global: has("global"), tentative: has("tentative") && !duplicate, duplicate })
+    };
+    ip.lines().filter_map(line).collect()
+}
+
+/// Whether `/etc/resolv.conf` names a resolver.
+pub fn has_resolver(resolv_conf: &str) -> bool {
+    resolv_conf.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        words.next() == Some("nameserver") && words.next().is_some()
+    })
+}
+
+/// Compares what is wanted with what is seen; the first thing that is missing is named.
+pub fn judge(wanted: &Network, listen: Listen, interface: &str, seen: &Seen) -> Observation {
+    let missing = duplicate(interface, seen)
+        .or_else(|| address(wanted, interface, seen))
+        .or_else(|| families(wanted, listen, interface, seen));
+    match missing {
+        Some(why) => Observation::Waiting(why),
+        None if !seen.resolver => Observation::Waiting(
+            "no DNS server: the network names none, so give one as `dns` under `[network]` in the configuration".to_owned(),
+        ),
+        None => Observation::Done,
+    }
+}
+
+fn duplicate(interface: &str, seen: &Seen) -> Option<String> {
+    let taken = seen.addresses.iter().find(|address| address.duplicate)?;
+    Some(format!(
+        "duplicate address: `{}` on `{interface}` belongs to another machine of this network; give this machine another address, \
+         or stop the other one",
+        taken.address
+    ))
+}
+
+/// The first wanted address that is not there or not usable yet.
+fn address(wanted: &Network, interface: &str, seen: &Seen) -> Option<String> {
+    let ipv6 = wanted.ipv6.addresses.iter().map(|wanted| IpAddr::from(wanted.address));
+    let ipv4 = wanted.ipv4.addresses.iter().map(|wanted| IpAddr::from(wanted.address));
+    ipv6.chain(ipv4).find_map(|wanted| {
+        match seen.addresses.iter().find(|address| address.address == wanted) {
+            None => Some(format!(
+                "for the address `{wanted}` on `{interface}`: NetworkManager has not set it yet"
+            )),
+            Some(address) if address.tentative => Some(format!(
+                "for the address `{wanted}` on `{interface}`: it is being checked for duplicates"
+            )),
+            Some(_) => None,
+        }
+    })
+}
+
+/// What is missing of the families that visitors come by. With both, one is enough: the other may not exist in this network.
+fn families(wanted: &Network, listen: Listen, interface: &str, seen: &Seen) -> Option<String> {
+    let (ipv6, ipv4) = (ipv6(wanted, interface, seen), ipv4(wanted, interface, seen));
+    let ipv6_is_meant = wanted.ipv6.method == Ipv6Method::Static;
+    let ipv4_is_meant = wanted.ipv4.method == Ipv4Method::Static;
+    match listen {
+        Listen::Ipv6 => ipv6.or(ipv4.filter(|_| ipv4_is_meant)),
+        Listen::Ipv4 => ipv4.or(ipv6.filter(|_| ipv6_is_meant)),
+        Listen::Dual => match (ipv6, ipv4) {
+            (Some(why), None) => Some(why).filter(|_| ipv6_is_meant),
+            (None, Some(why)) => Some(why).filter(|_| ipv4_is_meant),
+            (Some(first), Some(second)) => Some(format!("{first}; {second}")),
+            (None, None) => None,
+        },
+    }
+}
+
+fn ipv6(wanted: &Network, interface: &str, seen: &Seen) -> Option<String> {
+    let usable = seen.addresses.iter().any(|seen| seen.address.is_ipv6() && seen.global && !seen.tentative);
+    match wanted.ipv6.method {
+        Ipv6Method::Off => Some("IPv6 is off".to_owned()),
+        Ipv6Method::Auto if !seen.ipv6_route => Some(format!(
+            "no router advertisement on `{interface}`: let the router announce an IPv6 prefix, or set `method = \"static\"` under \
+             `[network.ipv6]`"
+        )),
+        Ipv6Method::Static if !seen.ipv6_route => {
+            Some("no IPv6 route: give `gateway` under `[network.ipv6]` in the configuration".to_owned())
+        }
+        _ if !usable => Some(format!("no IPv6 address on `{interface}` that reaches beyond the link yet")),
+        _ => None,
+    }
+}
+
+fn ipv4(wanted: &Network, interface: &str, seen: &Seen) -> Option<String> {
+    let usable = seen.addresses.iter().any(|seen| seen.address.is_ipv4() && seen.global);
+    match wanted.ipv4.method {
+        Ipv4Method::Off => Some("IPv4 is off".to_owned()),
+        Ipv4Method::Dhcp if !usable => Some(format!(
+            "no DHCP answer on `{interface}`: start a DHCP server, or set `method = \"static\"` under `[network.ipv4]`"
+        )),
+        Ipv4Method::Static if !seen.ipv4_route => {
+            Some("no IPv4 route: give `gateway` under `[network.ipv4]` in the configuration".to_owned())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Seen, addresses, has_resolver, judge};
+    use crate::engine::Observation;
+    use crate::settings::Settings;
+
+    const ADDRESSES: &str = "\
+2: ens160    inet 192.168.100.154/24 brd 192.168.100.255 scope global ens160\\       valid_lft forever preferred_lft forever
+2: ens160    inet6 2001:db8::101/128 scope global \\       valid_lft forever preferred_lft forever
+2: ens160    inet6 2001:db8::250:56ff:fea7:1/64 scope global dynamic \\       valid_lft 86392sec preferred_lft 14392sec
+2: ens160    inet6 fe80::250:56ff:fea7:1/64 scope link \\       valid_lft forever preferred_lft forever
+";
+
+    fn check(settings: &str, ip: &str, (ipv6_route, ipv4_route, resolver): (bool, bool, bool)) -> String {
+        let settings =
+            Settings::parse("test", &format!("schema = 1\ndomain = \"a.example\"\n{settings}")).unwrap();
+        let seen = Seen { addresses: addresses(ip), ipv6_route, ipv4_route, resolver };
+        match judge(&settings.network, settings.web.listen, "ens160", &seen) {
+            Observation::Done => "done".to_owned(),
+            Observation::Waiting(why) => why,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_lack_is_named() {
+        let all = (true, true, true);
+        let address = "[network.ipv6]\naddresses = [\"2001:db8::101/128\"]";
+        let tentative = ADDRESSES.replace("101/128 scope global", "101/128 scope global tentative");
+        let duplicate = ADDRESSES.replace("101/128 scope global", "101/128 scope global tentative dadfailed");
+        let link_local = "2: ens160    inet6 fe80::1/64 scope link \\  valid_lft forever";
+        let dual = "[web]\nlisten = \"dual\"";
+        let only_ipv4 = "[web]\nlisten = \"ipv4\"";
+        let ipv4_line = ADDRESSES.lines().next().unwrap();
+        for (settings, ip, routes, expected) in [
+            ("", ADDRESSES, all, "done"),
+            (address, ADDRESSES, all, "done"),
+            (address, link_local, all, "for the address `2001:db8::101` on `ens160`: NetworkManager"),
+            (address, &tentative, all, "for the address `2001:db8::101` on `ens160`: it is being checked"),
+            (address, &duplicate, all, "duplicate address: `2001:db8::101`"),
+            ("", link_local, (false, false, false), "no router advertisement"),
+            ("", link_local, all, "no IPv6 address"),
+            ("", ADDRESSES, (true, true, false), "no DNS server"),
+            ("", ADDRESSES, (true, false, true), "done"),
+            (dual, ipv4_line, (false, true, true), "done"),
+            (dual, link_local, (false, false, true), "no router advertisement"),
+            (only_ipv4, link_local, (true, false, true), "no DHCP answer"),
+            (only_ipv4, ipv4_line, (false, true, true), "done"),
+        ] {
+            let said = check(settings, ip, routes);
+            assert!(said.starts_with(expected), "{settings}: {said}");
+        }
+    }
+
+    #[test]
+    fn resolvers_are_found() {
+        for (text, expected) in [
+            ("nameserver 2001:db8::53\n", true),
+            ("# nameserver ::1\nsearch example.net\n", false),
+            ("", false),
+        ] {
+            assert_eq!(has_resolver(text), expected, "{text:?}");
+        }
+    }
+}
