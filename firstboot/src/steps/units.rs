@@ -1,7 +1,8 @@
 //! Step `units`: the three services of the instance run, start at every boot, and answer.
 //!
-//! The marker `/var/lib/appliance/ready` says that their data is there; with it and the links of `systemctl enable` they come
-//! back at every boot without first boot. Done is what was seen to answer, not what systemd calls active.
+//! The marker `/var/lib/appliance/ready`, a condition in each unit, says that their data is there; with it and the links of
+//! `systemctl enable` they come back at every boot without first boot. Done is what was seen to answer, not what systemd calls
+//! active.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -148,8 +149,7 @@ fn drop_in(context: &Context) -> String {
         [Unit]\n\
         # Storage and identity first, then the services of this image.\n\
         After=appliance-early.service {needs}\n\
-        Wants={needs}\n\
-        ConditionPathExists=/var/lib/appliance/ready\n"
+        Wants={needs}\n"
     )
 }
 
