@@ -1,0 +1,221 @@
+//! The command line: clap structs only. Doc comments are the help text.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::export::Format;
+use crate::qemu::Firmware;
+
+/// Assembles a bootable Mastodon appliance image
+#[derive(Debug, Parser)]
+#[command(name = "imgbuild", version, max_term_width = 80, subcommand_required = true)]
+#[command(after_help = "`build` is the default: `imgbuild --tag v1.6.1` is `imgbuild build --tag v1.6.1`.")]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+    /// Options of every command
+    #[command(flatten)]
+    pub global: Global,
+}
+
+/// Options of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct Global {
+    /// Folder with `images` and `overlays` [default: found from here upwards]
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub project: Option<PathBuf>,
+    /// Say nothing but errors
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Plain lines instead of bars
+    #[arg(long, global = true)]
+    pub no_progress: bool,
+    /// Data on standard output as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Build an image and export it
+    Build(Build),
+    /// Print what a build would do and use
+    Plan(Plan),
+    /// Boot an image in QEMU and leave it running
+    Boot(Boot),
+    /// Boot an image, wait for its verdict, check it from outside
+    Smoke(Boot),
+    /// A root shell in an image's tree
+    Shell(Shell),
+    /// Show what is in an image
+    Inspect(File),
+    /// Check an image or OVA that exists
+    Verify(File),
+    /// Say which programs this host lacks, and how to install them
+    Doctor,
+    /// Remove what the store keeps
+    Clean(Clean),
+}
+
+/// Which image.
+#[derive(Debug, Args)]
+pub struct Image {
+    /// Image: a name below `images`, or a path to a folder
+    #[arg(long, default_value = "demo")]
+    pub image: String,
+    /// Mastodon tag [default: the image's]
+    #[arg(long)]
+    pub tag: Option<String>,
+    /// Override a key of the recipe, such as machine.cpus=4
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Take packages from here, such as debian=URL
+    #[arg(long = "mirror", value_name = "NAME=URL")]
+    pub mirror: Vec<String>,
+    /// Use only what the store has
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// `imgbuild build`.
+#[derive(Debug, Args)]
+pub struct Build {
+    /// Which image
+    #[command(flatten)]
+    pub image: Image,
+    /// Formats to export [default: the recipe's]
+    #[arg(long, value_delimiter = ',')]
+    pub format: Vec<Format>,
+    /// Folder for the artifacts
+    #[arg(long, default_value = "dist")]
+    pub output: PathBuf,
+    /// A ready-made `appliance` program instead of building it
+    #[arg(long, value_name = "FILE")]
+    pub appliance: Option<PathBuf>,
+}
+
+/// `imgbuild plan`.
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// Which image
+    #[command(flatten)]
+    pub image: Image,
+}
+
+/// `imgbuild boot` and `imgbuild smoke`.
+#[derive(Debug, Args)]
+pub struct Boot {
+    /// System disk: raw or qcow2
+    pub disk: PathBuf,
+    /// Data disk [default: FILE-data beside it, if there]
+    #[arg(long)]
+    pub data: Option<PathBuf>,
+    /// First-boot configuration for the guest
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Firmware
+    #[arg(long, value_enum, default_value = "bios")]
+    pub firmware: Firmware,
+    /// Virtual CPUs
+    #[arg(long, default_value_t = 2)]
+    pub cpus: u32,
+    /// Memory in MiB
+    #[arg(long, default_value_t = 2048)]
+    pub memory: u32,
+    /// Write to the disks themselves; without it they stay as they are
+    #[arg(long)]
+    pub write: bool,
+    /// Seconds to wait for the verdict
+    #[arg(long, default_value_t = 1800)]
+    pub timeout: u64,
+}
+
+/// `imgbuild shell`.
+#[derive(Debug, Args)]
+pub struct Shell {
+    /// Which image
+    #[command(flatten)]
+    pub image: Image,
+    /// Give the shell the host's network
+    #[arg(long)]
+    pub network: bool,
+    /// A ready-made `appliance` program instead of building it
+    #[arg(long, value_name = "FILE")]
+    pub appliance: Option<PathBuf>,
+    /// Command to run instead of a shell
+    #[arg(last = true)]
+    pub command: Vec<String>,
+}
+
+/// `imgbuild inspect` and `imgbuild verify`.
+#[derive(Debug, Args)]
+pub struct File {
+    /// Raw disk, qcow2, VMDK or OVA
+    pub file: PathBuf,
+}
+
+/// `imgbuild clean`.
+#[derive(Debug, Args)]
+pub struct Clean {
+    /// Only say what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Parses the command line; `build` is put in where no verb is given. Exits by itself on `--help` and on mistakes.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Cli {
+    let arguments = with_default_verb(arguments.into_iter().collect());
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap uses 2 for mistakes on the command line; here those are the user's: 1.
+            let code = i32::from(error.use_stderr());
+            let _ = error.print();
+            #[expect(clippy::exit, reason = "help and usage errors end the program here")]
+            std::process::exit(code)
+        }
+    }
+}
+
+fn with_default_verb(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    use clap::CommandFactory as _;
+    let verbs: Vec<String> = Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    let is_verb = |word: &OsString| word.to_str().is_some_and(|word| word == "help" || verbs.iter().any(|verb| verb == word));
+    let asks = |word: &OsString| word.to_str().is_some_and(|word| ["--help", "-h", "--version", "-V"].contains(&word));
+    let first = arguments.get(1);
+    let bare_question = arguments.len() == 2 && first.is_some_and(asks);
+    if !bare_question && !arguments.iter().skip(1).any(is_verb) {
+        arguments.insert(1, "build".into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verb(line: &str) -> String {
+        let words = line.split_whitespace().map(OsString::from).collect();
+        with_default_verb(words)[1].to_string_lossy().into_owned()
+    }
+
+    #[test]
+    fn build_is_the_default_verb() {
+        assert_eq!(verb("imgbuild --tag v1.6.1"), "build");
+        assert_eq!(verb("imgbuild"), "build");
+        assert_eq!(verb("imgbuild --quiet plan"), "--quiet");
+        assert_eq!(verb("imgbuild --help"), "--help");
+        assert_eq!(verb("imgbuild doctor"), "doctor");
+    }
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,117 @@
+//! `imgbuild boot`: an image in QEMU, left running for the user until he ends it.
+
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use firstboot::settings::Settings;
+use fs_err as fs;
+
+use super::{context_without_project, say};
+use crate::cli::{Boot, Global};
+use crate::context::Context;
+use crate::error::Fault;
+use crate::qemu::accel::Accelerator;
+use crate::qemu::{Machine, MachineOptions, Net};
+use crate::tools;
+
+/// fw_cfg file that first boot reads its configuration from.
+const CONFIG_FILE: &str = "opt/org.mastodon/config";
+
+/// Starts the image, shows how to reach it and its console, and waits.
+pub fn run(options: &Boot, global: &Global) -> Result<()> {
+    let context = context_without_project(global)?;
+    let config = options.config.as_deref().map(read_config).transpose()?;
+    let running = start(options, config.as_ref().map(|(text, _)| text.as_str()), &context)?;
+    let mut machine = running.machine;
+    if let Some((_, settings)) = &config {
+        let domain = settings.domain.to_string();
+        say(&format!("https      curl -k --resolve {domain}:{}:127.0.0.1 https://{domain}:{}/about", running.https, running.https))?;
+    }
+    say(&format!("http       http://127.0.0.1:{}/", running.http))?;
+    say(&format!("ssh        ssh -p {} root@127.0.0.1", running.ssh))?;
+    say(&format!("accel      {}", running.accelerator.name()))?;
+    say("console    below; Ctrl-C ends the machine")?;
+    let mut console = UnixStream::connect(machine.console()).context("connecting to the guest's console")?;
+    console.set_read_timeout(Some(Duration::from_millis(500)))?;
+    if std::io::stdin().is_terminal() {
+        let mut keys = console.try_clone()?;
+        std::thread::spawn(move || {
+            // Ends with the process.
+            let _ = std::io::copy(&mut std::io::stdin(), &mut keys);
+        });
+    }
+    let mut buffer = [0; 4096];
+    while machine.is_running()? {
+        match console.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => std::io::stdout().write_all(&buffer[..count]).and_then(|()| std::io::stdout().flush()).context("showing the console")?,
+            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// A machine on QEMU's own network, and the ports of 127.0.0.1 that lead to it.
+pub(super) struct Running {
+    pub machine: Machine,
+    pub accelerator: Accelerator,
+    pub http: u16,
+    pub https: u16,
+    pub ssh: u16,
+    _folder: tempfile::TempDir,
+}
+
+pub(super) fn start(options: &Boot, config: Option<&str>, context: &Context) -> Result<Running> {
+    tools::require(&["qemu-system-x86_64", "qemu-img"])?;
+    crate::view::kind(&options.disk)?;
+    let data = match &options.data {
+        Some(path) => Some(path.clone()),
+        None => data_disk_beside(&options.disk),
+    };
+    let accelerator = Accelerator::prove(&options.disk, context.store.root())?;
+    let folder = tempfile::Builder::new().prefix("imgbuild-boot-").tempdir()?;
+    let (http, https, ssh) = (free_port()?, free_port()?, free_port()?);
+    let machine = Machine::start(
+        &MachineOptions {
+            name: "appliance".to_owned(),
+            system: options.disk.clone(),
+            data,
+            overlay: !options.write,
+            firmware: options.firmware,
+            cpus: options.cpus,
+            memory_mib: options.memory,
+            net: Net::User { forwards: vec![(http, 80), (https, 443), (ssh, 22)] },
+            mac: "52:54:00:12:34:56".to_owned(),
+            fw_cfg: config.map(|text| (CONFIG_FILE.to_owned(), text.as_bytes().to_vec())).into_iter().collect(),
+            volume: None,
+            resume: None,
+            accelerator,
+        },
+        folder.path(),
+    )?;
+    Ok(Running { machine, accelerator, http, https, ssh, _folder: folder })
+}
+
+/// `x-data.qcow2` beside `x.qcow2`.
+fn data_disk_beside(disk: &Path) -> Option<PathBuf> {
+    let stem = disk.file_stem()?.to_str()?;
+    let extension = disk.extension()?.to_str()?;
+    let path = disk.with_file_name(format!("{stem}-data.{extension}"));
+    path.is_file().then_some(path)
+}
+
+/// A first-boot configuration, checked before the guest gets it.
+pub(super) fn read_config(path: &Path) -> Result<(String, Settings)> {
+    let text = fs::read_to_string(path).map_err(|error| Fault::user(error.to_string()))?;
+    let settings = Settings::parse(&path.display().to_string(), &text).map_err(|error| Fault::user(error.to_string()))?;
+    Ok((text, settings))
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}

@@ -1,0 +1,29 @@
+//! `imgbuild build`.
+
+use anyhow::Result;
+
+use super::{context, recipe, say};
+use crate::cli::{Build, Global};
+use crate::pipeline;
+use crate::recipe::human;
+
+/// Builds, then lists the artifacts on standard output.
+pub fn run(options: &Build, global: &Global) -> Result<()> {
+    let context = context(global, Some(&options.image), options.appliance.clone())?;
+    let recipe = recipe(&options.image, &context)?;
+    let formats = if options.format.is_empty() { recipe.image.formats.clone() } else { options.format.clone() };
+    let built = pipeline::build(&recipe, &formats, &options.output, &context)?;
+    if global.json {
+        let times: Vec<_> = built
+            .times
+            .iter()
+            .map(|time| serde_json::json!({ "stage": time.name, "seconds": time.seconds, "cached": time.cached }))
+            .collect();
+        let value = serde_json::json!({ "image": recipe.image.name, "tag": recipe.image.app.tag, "artifacts": built.artifacts, "stages": times });
+        return say(&serde_json::to_string_pretty(&value)?);
+    }
+    for artifact in &built.artifacts {
+        say(&format!("{}  {}", artifact.path.display(), human(artifact.bytes)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! `imgbuild doctor`: the table of host tools, and the one command that installs what is missing.
+
+use anyhow::Result;
+
+use super::say;
+use crate::cli::Global;
+use crate::error::Fault;
+use crate::tools;
+
+/// Lists every tool; fails when one is missing.
+pub fn run(global: &Global) -> Result<()> {
+    let survey = tools::survey();
+    if global.json {
+        let rows: Vec<_> = survey
+            .iter()
+            .map(|finding| serde_json::json!({ "name": finding.name, "package": finding.package, "path": finding.path }))
+            .collect();
+        say(&serde_json::to_string_pretty(&rows)?)?;
+    } else {
+        for finding in &survey {
+            let place = finding.path.as_ref().map_or_else(|| "missing".to_owned(), |path| path.display().to_string());
+            say(&format!("{:<48} {:<24} {place}", finding.name, finding.package))?;
+        }
+    }
+    let mut absent: Vec<&str> = survey.iter().filter(|finding| finding.path.is_none()).map(|finding| finding.package).collect();
+    absent.sort_unstable();
+    absent.dedup();
+    if absent.is_empty() {
+        return Ok(());
+    }
+    Err(Fault::environment(format!("{} packages are missing", absent.len())).hint(tools::install_command(&absent)).into())
+}

@@ -1,0 +1,71 @@
+//! `imgbuild smoke`: boots an image, waits for its own verdict, checks it from outside.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::{boot, context_without_project, say};
+use crate::cli::{Boot, Global};
+use crate::error::Fault;
+use crate::exec::Run;
+use crate::qemu::Verdict;
+use crate::tools;
+
+/// Used when the user gives none: nothing outside the host is needed, and both families are listened on, since QEMU's own network
+/// forwards only IPv4.
+const CONFIG: &str = "schema = 1\ndomain = \"smoke.test\"\n\n[web]\nlisten = \"dual\"\n\n[tls]\nmode = \"selfsigned\"\n";
+
+/// Exits 0 only when the image is green and serves.
+pub fn run(options: &Boot, global: &Global) -> Result<()> {
+    tools::require(&["curl"])?;
+    let context = context_without_project(global)?;
+    let (config, domain) = match &options.config {
+        Some(path) => boot::read_config(path).map(|(text, settings)| (text, settings.domain.to_string()))?,
+        None => (CONFIG.to_owned(), "smoke.test".to_owned()),
+    };
+    let start = Instant::now();
+    context.reporter.stage(1, 2, "boot");
+    let mut running = boot::start(options, Some(&config), &context)?;
+    context.reporter.doing(running.accelerator.name());
+    let limit = Duration::from_secs(options.timeout);
+    let report = running.machine.watch_verdict(Verdict::Green, limit, |report| {
+        let steps = report.json["steps"].as_object();
+        let done = steps.map_or(0, |steps| steps.values().filter(|state| *state == "done").count());
+        context.reporter.progress(done as u64, steps.map_or(0, serde_json::Map::len) as u64, crate::report::Unit::Items);
+    });
+    let report = report.map_err(|error| Fault::environment(format!("{error:#}")))?;
+    let green = start.elapsed();
+    context.reporter.stage_done("boot", green, false);
+    context.reporter.stage(2, 2, "check");
+    // The guest is emulated; a page may take seconds.
+    let curl = |url: &str, port: (u16, u16)| {
+        let resolve = format!("{domain}:{}:127.0.0.1", port.0);
+        let connect = format!("{domain}:{}:{domain}:{}", port.1, port.0);
+        Run::new(&context.log, "curl")
+            .args(["-sS", "-k", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "120", "--resolve", &resolve, "--connect-to", &connect, url])
+            .capture()
+    };
+    let mut wrong = Vec::new();
+    let wanted = [
+        (format!("https://{domain}/about"), (running.https, 443), "200"),
+        (format!("https://{domain}/api/v1/instance"), (running.https, 443), "200"),
+        (format!("https://{domain}/api/v1/streaming/?stream=public"), (running.https, 443), "401"),
+        (format!("http://{domain}/about"), (running.http, 80), "301"),
+    ];
+    for (url, port, status) in &wanted {
+        let got = curl(url, *port)?;
+        if got.trim() != *status {
+            wrong.push(format!("{url} answered {}, not {status}", got.trim()));
+        }
+    }
+    context.reporter.stage_done("check", start.elapsed().saturating_sub(green), false);
+    if !wrong.is_empty() {
+        let message = format!("the image is green but does not serve: {}\n{}", wrong.join("; "), running.machine.serial_tail(50));
+        return Err(Fault::environment(message).into());
+    }
+    running.machine.stop()?;
+    if global.json {
+        return say(&serde_json::to_string_pretty(&serde_json::json!({ "seconds-to-green": green.as_secs_f64(), "report": report.json }))?);
+    }
+    say(&format!("green after {:.0} s; {} answers from outside are right", green.as_secs_f64(), wanted.len()))
+}

@@ -1,0 +1,77 @@
+//! What every stage is given.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::exec::Log;
+use crate::project::Project;
+use crate::report::Reporter;
+use crate::store::Store;
+
+/// Immutable during a run.
+pub struct Context {
+    /// The cache and the scratch folders.
+    pub store: Store,
+    /// The repository with recipes and overlays.
+    pub project: Project,
+    /// Who hears of progress.
+    pub reporter: Box<dyn Reporter>,
+    /// Every external command of this run.
+    pub log: Log,
+    /// Use only what the store has.
+    pub offline: bool,
+    /// Mirrors given on the command line instead of the host's own: `debian=URL`.
+    pub mirrors: Vec<(String, String)>,
+    /// A ready-made `appliance` binary instead of building it.
+    pub appliance: Option<PathBuf>,
+}
+
+/// One line of the table of stages.
+#[derive(Debug, Clone)]
+pub struct StageTime {
+    /// The stage.
+    pub name: &'static str,
+    /// Seconds that it took.
+    pub seconds: f64,
+    /// From the store.
+    pub cached: bool,
+}
+
+/// Numbers the stages of a pipeline, reports them and keeps their times.
+pub struct Stages<'a> {
+    reporter: &'a dyn Reporter,
+    total: usize,
+    times: Vec<StageTime>,
+}
+
+impl<'a> Stages<'a> {
+    /// For a pipeline of `total` stages.
+    pub fn new(reporter: &'a dyn Reporter, total: usize) -> Self {
+        Stages { reporter, total, times: Vec::new() }
+    }
+
+    /// Runs one stage. It returns its output and whether that came from the store.
+    pub fn run<T>(&mut self, name: &'static str, stage: impl FnOnce() -> Result<(T, bool)>) -> Result<T> {
+        self.reporter.stage(self.times.len() + 1, self.total, name);
+        let start = Instant::now();
+        match stage() {
+            Ok((output, cached)) => {
+                let elapsed = start.elapsed();
+                self.reporter.stage_done(name, elapsed, cached);
+                self.times.push(StageTime { name, seconds: elapsed.as_secs_f64(), cached });
+                Ok(output)
+            }
+            Err(error) => {
+                self.reporter.stage_failed(name);
+                Err(error.context(format!("stage {name}")))
+            }
+        }
+    }
+
+    /// The times so far.
+    pub fn times(self) -> Vec<StageTime> {
+        self.times
+    }
+}

@@ -1,0 +1,118 @@
+//! Who must act on an error: decides the exit code, in `main` alone.
+//!
+//! An error without a `Blame` in its chain is our own bug (exit code 3): a user who sees it should report it.
+
+use std::fmt;
+
+/// Who must act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The user's input is wrong: exit code 1.
+    User,
+    /// The environment is: no network, no tool, no space. Exit code 2.
+    Environment,
+}
+
+impl Blame {
+    /// The process' exit code.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Blame::User => 1,
+            Blame::Environment => 2,
+        }
+    }
+}
+
+/// An error with blame and what to do next.
+#[derive(Debug)]
+pub struct Fault {
+    blame: Blame,
+    message: String,
+    hints: Vec<String>,
+}
+
+impl Fault {
+    /// The user's input is wrong.
+    pub fn user(message: impl Into<String>) -> Self {
+        Fault { blame: Blame::User, message: message.into(), hints: Vec::new() }
+    }
+
+    /// The environment is wrong.
+    pub fn environment(message: impl Into<String>) -> Self {
+        Fault { blame: Blame::Environment, message: message.into(), hints: Vec::new() }
+    }
+
+    /// Adds one thing that the user can do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Who must act.
+    pub fn blame(&self) -> Blame {
+        self.blame
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// The exit code of an error: of the outermost `Fault`; 2 for a full disk wherever it struck; else 3.
+pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(fault) = error.chain().find_map(|cause| cause.downcast_ref::<Fault>()) {
+        return fault.blame.exit_code();
+    }
+    let full = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    for cause in full {
+        if cause.kind() == std::io::ErrorKind::StorageFull {
+            return Blame::Environment.exit_code();
+        }
+    }
+    3
+}
+
+/// The text for the user: the chain of causes on one line, then a `hint:` line each.
+pub fn render(error: &anyhow::Error) -> String {
+    let mut text = format!("error: {error:#}");
+    for fault in error.chain().filter_map(|cause| cause.downcast_ref::<Fault>()) {
+        for hint in &fault.hints {
+            text.push_str("\nhint: ");
+            text.push_str(hint);
+        }
+    }
+    if exit_code(error) == 3 {
+        text.push_str("\nhint: this looks like a bug in imgbuild; please report it with the log");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn blame_survives_context() {
+        let error: anyhow::Error = Fault::environment("no space").hint("free some").into();
+        let error = Err::<(), _>(error).context("writing the disk").unwrap_err();
+        assert_eq!(exit_code(&error), 2);
+        assert_eq!(render(&error), "error: writing the disk: no space\nhint: free some");
+    }
+
+    #[test]
+    fn an_error_without_blame_is_ours() {
+        assert_eq!(exit_code(&anyhow::anyhow!("what")), 3);
+    }
+
+    #[test]
+    fn a_full_disk_is_the_environment() {
+        let error = anyhow::Error::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        assert_eq!(exit_code(&error), 2);
+    }
+}

@@ -1,0 +1,45 @@
+//! Before a build starts: are the programs there, and is there room? A build that cannot end does not begin.
+
+use std::path::Path;
+
+use anyhow::Result;
+use fs_err as fs;
+
+use crate::context::Context;
+use crate::error::Fault;
+use crate::export::Format;
+use crate::recipe::{Recipe, human};
+use crate::tools;
+
+/// Bytes that a base tree, its unpacked copy, the image tree and the disk take in the store, measured on the demo image and
+/// rounded up.
+const STORE_NEED: u64 = 9 << 30;
+/// Bytes that one exported format takes at most.
+const FORMAT_NEED: u64 = 2 << 30;
+const TOOLS: &[&str] =
+    &["mmdebstrap", "unshare", "tar", "grub-mkimage", "mke2fs", "e2fsck", "mkfs.vfat", "mcopy", "qemu-img"];
+
+/// Refuses to start without the tools or the room.
+pub fn check(recipe: &Recipe, formats: &[Format], output: &Path, context: &Context) -> Result<()> {
+    tools::require(TOOLS)?;
+    crate::disk::require_tools(context)?;
+    if !rustix::process::geteuid().is_root() {
+        tools::require(&["newuidmap"])?;
+    }
+    let cached = context.store.root().join("disk-v1").is_dir();
+    // With earlier results in the store less is needed, but how much less only the stages know.
+    room(context.store.root(), if cached { STORE_NEED / 2 } else { STORE_NEED }, "the store")?;
+    let need: u64 = formats.iter().map(|format| if *format == Format::Raw { FORMAT_NEED * 2 } else { FORMAT_NEED }).sum();
+    fs::create_dir_all(output)?;
+    room(output, need, &format!("image `{}`", recipe.image.name))
+}
+
+fn room(folder: &Path, need: u64, what: &str) -> Result<()> {
+    let stat = rustix::fs::statvfs(folder)?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free >= need {
+        return Ok(());
+    }
+    let message = format!("no space: `{}` has {} free, {what} needs {}", folder.display(), human(free), human(need));
+    Err(Fault::environment(message).hint("free some, run `imgbuild clean`, or use another folder (IMGBUILD_STORE, --output)").into())
+}

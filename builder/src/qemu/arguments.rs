@@ -1,0 +1,115 @@
+//! QEMU's command line, as data.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use fs_err as fs;
+
+use super::{Firmware, MachineOptions, Net, format_of};
+use crate::exec::{Log, Run};
+
+const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
+const OVMF_VARS: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+
+/// The files that QEMU opens.
+pub struct Disks {
+    system: (PathBuf, &'static str),
+    data: Option<(PathBuf, &'static str)>,
+    /// UEFI's variables; qcow2, because a snapshot needs every writable disk to hold one.
+    variables: Option<PathBuf>,
+}
+
+/// Makes overlays and a copy of UEFI's variables as far as they are wanted and not there.
+pub fn disks(options: &MachineOptions, folder: &Path, log: &Log) -> Result<Disks> {
+    let prepare = |path: &Path, name: &str| -> Result<(PathBuf, &'static str)> {
+        let format = format_of(path);
+        if !options.overlay {
+            return Ok((path.to_owned(), format));
+        }
+        let overlay = folder.join(format!("{name}.qcow2"));
+        if !overlay.exists() {
+            let backing = fs::canonicalize(path)?;
+            Run::new(log, "qemu-img").args(["create", "-q", "-f", "qcow2", "-F", format, "-b"]).arg(backing).arg(&overlay).run()?;
+        }
+        Ok((overlay, "qcow2"))
+    };
+    let system = prepare(&options.system, "system")?;
+    let data = options.data.as_deref().map(|path| prepare(path, "data")).transpose()?;
+    let variables = match options.firmware {
+        Firmware::Bios => None,
+        Firmware::Uefi => {
+            let path = folder.join("uefi-variables.qcow2");
+            if !path.exists() {
+                Run::new(log, "qemu-img").args(["convert", "-f", "raw", "-O", "qcow2", OVMF_VARS]).arg(&path).run()?;
+            }
+            Some(path)
+        }
+    };
+    Ok(Disks { system, data, variables })
+}
+
+/// The arguments. Addresses of devices are given, so that a snapshot fits the machine that resumes it.
+pub fn arguments(options: &MachineOptions, disks: &Disks, folder: &Path, sockets: &Path) -> Result<Vec<OsString>> {
+    let mut all: Vec<OsString> = Vec::new();
+    let mut add = |words: &[&str]| all.extend(words.iter().map(OsString::from));
+    add(&["-name", &options.name, "-nodefaults", "-display", "none", "-machine", "pc", "-rtc", "base=utc"]);
+    add(&options.accelerator.arguments());
+    add(&["-smp", &options.cpus.to_string(), "-m", &options.memory_mib.to_string(), "-vga", "std"]);
+    if let Some(variables) = &disks.variables {
+        add(&["-drive", &format!("if=pflash,format=raw,readonly=on,file={OVMF_CODE}")]);
+        add(&["-drive", &format!("if=pflash,format=qcow2,file={}", escape(variables))]);
+    }
+    let serial = format!("socket,id=serial,path={},server=on,wait=off,logfile={},logappend=on", escape(&sockets.join("serial")), escape(&folder.join("serial.log")));
+    add(&["-chardev", &serial, "-serial", "chardev:serial"]);
+    add(&["-qmp", &format!("unix:{},server=on,wait=off", escape(&sockets.join("qmp")))]);
+    add(&["-device", "virtio-serial-pci,addr=0x8", "-chardev", &format!("socket,id=agent,path={},server=on,wait=off", escape(&sockets.join("agent")))]);
+    add(&["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0", "-device", "virtio-rng-pci,addr=0x9"]);
+    let mut disk = |id: &str, (path, format): &(PathBuf, &str), address: u8, more: &str| {
+        let drive = format!("if=none,id={id},format={format},file={},cache=writeback,discard=unmap{more}", escape(path));
+        add(&["-drive", &drive, "-device", &format!("virtio-blk-pci,drive={id},serial={id},addr=0x{address:x}")]);
+    };
+    disk("system", &disks.system, 5, "");
+    if let Some(data) = &disks.data {
+        disk("data", data, 6, "");
+    }
+    if let Some(volume) = &options.volume {
+        disk("volume", &(volume.clone(), format_of(volume)), 7, ",readonly=on");
+    }
+    match &options.net {
+        Net::None => {}
+        Net::User { forwards } => {
+            let mut netdev = String::from("user,id=net,ipv6=on");
+            for (host, guest) in forwards {
+                netdev.push_str(&format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
+            }
+            add(&["-netdev", &netdev]);
+        }
+        Net::Tap { interface, .. } => add(&["-netdev", &format!("tap,id=net,ifname={interface},script=no,downscript=no")]),
+    }
+    if options.net != Net::None {
+        add(&["-device", &format!("virtio-net-pci,netdev=net,mac={},addr=0x3", options.mac)]);
+    }
+    for (index, (name, content)) in options.fw_cfg.iter().enumerate() {
+        let file = folder.join(format!("fw-cfg-{index}"));
+        write_private(&file, content)?;
+        add(&["-fw_cfg", &format!("name={name},file={}", escape(&file))]);
+    }
+    if let Some(snapshot) = &options.resume {
+        add(&["-loadvm", snapshot]);
+    }
+    Ok(all)
+}
+
+/// A configuration may hold a password.
+fn write_private(path: &Path, content: &[u8]) -> Result<()> {
+    use fs_err::os::unix::fs::OpenOptionsExt as _;
+    use std::io::Write as _;
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    Ok(file.write_all(content)?)
+}
+
+/// A comma in a value is written twice.
+fn escape(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}

@@ -1,0 +1,103 @@
+//! The host's apt sources, in both formats: where this machine gets its Debian packages.
+
+use std::path::Path;
+
+use fs_err as fs;
+
+/// The host's mirrors.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Mirrors {
+    /// Of the release and its updates.
+    pub main: Option<String>,
+    /// Of the security updates.
+    pub security: Option<String>,
+}
+
+/// Reads `sources.list` and `sources.list.d` below the folder. What cannot be read is no mirror.
+pub fn host_mirrors(folder: &Path) -> Mirrors {
+    let mut files = vec![folder.join("sources.list")];
+    if let Ok(entries) = fs::read_dir(folder.join("sources.list.d")) {
+        files.extend(entries.flatten().map(|entry| entry.path()));
+    }
+    files.sort();
+    let mut mirrors = Mirrors::default();
+    for file in files {
+        let Ok(text) = fs::read_to_string(&file) else { continue };
+        let entries = if file.extension().is_some_and(|extension| extension == "sources") { deb822(&text) } else { one_line(&text) };
+        for (uri, suite) in entries {
+            // Only Debian's own archive has suites of these names; third parties append or prefix.
+            if is_release(&suite) {
+                mirrors.main.get_or_insert(uri);
+            } else if suite.strip_suffix("-security").is_some_and(is_release) {
+                mirrors.security.get_or_insert(uri);
+            }
+        }
+    }
+    mirrors
+}
+
+fn is_release(suite: &str) -> bool {
+    ["bookworm", "trixie", "forky", "sid", "stable", "testing", "unstable"].contains(&suite)
+}
+
+fn one_line(text: &str) -> Vec<(String, String)> {
+    let mut entries = Vec::new();
+    for line in text.lines() {
+        let Some(rest) = line.trim().strip_prefix("deb ") else { continue };
+        let rest = match rest.trim_start().strip_prefix('[') {
+            Some(options) => options.split_once(']').map_or("", |(_, rest)| rest),
+            None => rest,
+        };
+        let mut words = rest.split_whitespace();
+        if let (Some(uri), Some(suite)) = (words.next(), words.next()) {
+            entries.push((uri.to_owned(), suite.to_owned()));
+        }
+    }
+    entries
+}
+
+fn deb822(text: &str) -> Vec<(String, String)> {
+    let mut entries = Vec::new();
+    for stanza in text.split("\n\n") {
+        let field = |name: &str| {
+            stanza.lines().filter(|line| !line.starts_with('#')).find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("").trim()
+        };
+        if !field("Types").split_whitespace().any(|kind| kind == "deb") || field("Enabled").eq_ignore_ascii_case("no") {
+            continue;
+        }
+        for uri in field("URIs").split_whitespace() {
+            for suite in field("Suites").split_whitespace() {
+                entries.push((uri.to_owned(), suite.to_owned()));
+            }
+        }
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, text: &str) {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("sources.list.d")).unwrap();
+        fs::write(folder.path().join(name), text).unwrap();
+        let mirrors = host_mirrors(folder.path());
+        assert_eq!(mirrors.main.as_deref(), Some("http://mirror.test/debian"));
+        assert_eq!(mirrors.security.as_deref(), Some("http://mirror.test/debian-security"));
+    }
+
+    #[test]
+    fn both_formats() {
+        check(
+            "sources.list",
+            "# x\ndeb https://other.test/apt cloud-bookworm main\ndeb [arch=amd64 signed-by=/k] http://mirror.test/debian bookworm main\n\
+             deb http://mirror.test/debian-security bookworm-security main\n",
+        );
+        check(
+            "sources.list.d/debian.sources",
+            "Types: deb\n# a comment\nURIs: http://mirror.test/debian\nSuites: bookworm bookworm-updates\nComponents: main\n\n\
+             Types: deb\nURIs: http://mirror.test/debian-security\nSuites: bookworm-security\nComponents: main\n",
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! `Recipe`, `Lock` -> `BaseTree`: the distribution's files as one tar, made by its own package manager.
+//!
+//! mmdebstrap verifies the archive's signature and every package. As root it works in a chroot, as an ordinary user in a user
+//! namespace. The result depends on the lock and the recipe alone.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::context::Context;
+use crate::error::Fault;
+use crate::exec::Run;
+use crate::recipe::Recipe;
+use crate::report::Unit;
+use crate::resolve::Lock;
+use crate::store::Key;
+
+/// Raise when equal inputs give another tree.
+const STAGE_VERSION: u32 = 1;
+
+/// A tar of the distribution's files.
+#[derive(Debug, Clone)]
+pub struct BaseTree {
+    tar: PathBuf,
+    key: Key,
+}
+
+impl BaseTree {
+    /// The tar.
+    pub fn tar(&self) -> &Path {
+        &self.tar
+    }
+
+    /// Its key.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+}
+
+/// Makes the tree, or takes it from the store.
+pub fn make(recipe: &Recipe, lock: &Lock, context: &Context) -> Result<(BaseTree, bool)> {
+    let debian = &recipe.image.debian;
+    let before = debian.before.as_ref().map(|folder| recipe.folder.join(folder));
+    let before_digest = before.as_deref().map_or(Ok(String::new()), crate::digest::folder)?;
+    let options = Recipe::canonical(debian)?;
+    let key = Key::of("rootfs", STAGE_VERSION, &[lock.key().as_str(), &options, &before_digest]);
+    let (folder, cached) = context.store.get_or_make("rootfs-v1", &key, |folder| {
+        if context.offline {
+            let message = "--offline, and the store does not have the base tree of this recipe and lock";
+            return Err(Fault::environment(message).hint("build it once with a network").into());
+        }
+        let scratch = context.store.scratch()?;
+        mmdebstrap(recipe, lock, before.as_deref(), &folder.join("base.tar"), scratch.path(), context)
+    })?;
+    Ok((BaseTree { tar: folder.join("base.tar"), key }, cached))
+}
+
+fn mmdebstrap(recipe: &Recipe, lock: &Lock, before: Option<&Path>, tar: &Path, temp: &Path, context: &Context) -> Result<()> {
+    let debian = &recipe.image.debian;
+    let mut progress = Progress::default();
+    let mut run = Run::new(&context.log, "mmdebstrap")
+        .env("SOURCE_DATE_EPOCH", lock.epoch.to_string())
+        .env("TMPDIR", temp)
+        .args(["--variant=apt", "--architectures=amd64", "--verbose"])
+        .arg("--aptopt=APT::Install-Recommends \"false\"")
+        .arg("--aptopt=Acquire::Retries \"3\"")
+        .arg(format!("--include={}", debian.packages.join(",")));
+    for pattern in &debian.exclude {
+        run = run.arg(format!("--dpkgopt=path-exclude={pattern}"));
+    }
+    if let Some(before) = before {
+        run = run.arg(format!("--essential-hook=sync-in {} /", shell_quote(before)));
+    }
+    run = run.arg(&debian.suite).arg(tar);
+    for suite in &lock.suites {
+        run = run.arg(format!("deb {} {} {}", suite.uri, suite.suite, debian.components.join(" ")));
+    }
+    run.on_line(|line| progress.line(line, context)).run()
+}
+
+fn shell_quote(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+}
+
+/// Counts packages through apt's and dpkg's words: each is fetched, unpacked and set up.
+#[derive(Default)]
+struct Progress {
+    total: u64,
+    done: u64,
+}
+
+impl Progress {
+    fn line(&mut self, line: &str, context: &Context) {
+        let line = line.trim();
+        if let Some((count, _)) = line.split_once(" upgraded, ").and_then(|(_, rest)| rest.split_once(" newly installed")) {
+            self.total += 3 * count.parse::<u64>().unwrap_or(0);
+        } else if line.starts_with("Get:") || line.starts_with("Unpacking ") || line.starts_with("Setting up ") {
+            self.done += 1;
+            let words: Vec<&str> = line.split_whitespace().take(3).collect();
+            context.reporter.doing(&words.join(" "));
+        }
+        if self.total > 0 {
+            context.reporter.progress(self.done.min(self.total), self.total, Unit::Items);
+        }
+    }
+}

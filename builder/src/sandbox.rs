@@ -1,0 +1,124 @@
+//! A tree unpacked into a folder of its own, in which commands run as its root.
+//!
+//! Mounts, processes and (unless asked for) network are the sandbox's own and end with the command. An ordinary user works in a
+//! user namespace with subordinate ids, so owners in the tree are right for both.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+
+use crate::context::Context;
+use crate::exec::Run;
+use crate::store::Scratch;
+
+/// Mounts that programs in the tree expect, then the command as its root.
+const ENTER: &str = r#"
+set -e
+root=$1
+shift
+mount -t proc proc "$root/proc"
+mount -t tmpfs -o mode=0755 tmpfs "$root/dev"
+for node in null zero full random urandom tty; do
+    : > "$root/dev/$node"
+    mount --bind "/dev/$node" "$root/dev/$node"
+done
+mkdir "$root/dev/shm"
+mount -t tmpfs tmpfs "$root/dev/shm"
+ln -s /proc/self/fd "$root/dev/fd"
+mount -t tmpfs tmpfs "$root/run"
+exec chroot "$root" "$@"
+"#;
+
+/// Whether commands in the sandbox reach the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// No interface but an unconfigured loopback.
+    None,
+    /// The host's.
+    Host,
+}
+
+/// An unpacked tree; removed when dropped.
+pub struct Sandbox<'a> {
+    context: &'a Context,
+    root: PathBuf,
+    _scratch: Scratch,
+}
+
+impl<'a> Sandbox<'a> {
+    /// Unpacks a tree's tar.
+    pub fn unpack(tar: &Path, context: &'a Context) -> Result<Self> {
+        let scratch = context.store.scratch()?;
+        let root = scratch.path().join("root");
+        let sandbox = Sandbox { context, root, _scratch: scratch };
+        sandbox.outside().arg("mkdir").arg(&sandbox.root).run()?;
+        // Device nodes cannot be made in a user namespace; the sandbox brings its own.
+        sandbox.untar(tar, &["--exclude=./dev/*"])?;
+        Ok(sandbox)
+    }
+
+    fn untar(&self, tar: &Path, more: &[&str]) -> Result<()> {
+        let run = self.outside().args(["tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"]).arg(tar);
+        run.arg("-C").arg(&self.root).args(more).run()
+    }
+
+    /// Copies a folder of the host to a path of the tree, with an owner.
+    pub fn copy_in(&self, source: &Path, guest: &str, owner: u32) -> Result<()> {
+        let target = self.root.join(guest.trim_start_matches('/'));
+        self.outside().args(["mkdir", "-p"]).arg(&target).run()?;
+        self.outside().args(["cp", "-r", "--no-preserve=ownership", "-T"]).arg(source).arg(&target).run()?;
+        self.outside().args(["chown", "-R", &format!("{owner}:{owner}")]).arg(&target).run()
+    }
+
+    /// Runs a command as root of the tree.
+    pub fn run(&self, command: &[&str], network: Network) -> Result<()> {
+        self.enter(network).args(command).run()
+    }
+
+    /// Runs a shell command as a user of the tree, in a folder of it, without network.
+    pub fn run_as(&self, user: u32, folder: &str, command: &str) -> Result<()> {
+        let id = user.to_string();
+        let script = format!("cd {folder} && {command}");
+        let inside = ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "env", "-i", "LC_ALL=C.UTF-8", "TZ=UTC"];
+        let rest = ["HOME=/home/mastodon", "PATH=/usr/local/bin:/usr/bin:/bin", "sh", "-ec", &script];
+        self.enter(Network::None).args(inside).args(rest).run()
+    }
+
+    /// A command on the user's terminal as root of the tree; its exit code.
+    pub fn interactive(&self, command: &[&str], network: Network) -> Result<i32> {
+        self.enter(network).args(command).interactive()
+    }
+
+    /// Packs a path of the tree, sorted, with the given time for every file.
+    pub fn pack(&self, guest: &str, epoch: u64, tar: &Path) -> Result<()> {
+        let run = self.outside().args(["tar", "--numeric-owner", "--sort=name", "--format=pax", "--xattrs", "--xattrs-include=*"]);
+        let run = run.arg("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime");
+        run.arg(format!("--mtime=@{epoch}")).arg("-cf").arg(tar).arg("-C").arg(&self.root).arg(format!(".{guest}")).run()
+    }
+
+    /// A command with root's rights over the tree's owners, outside the tree.
+    fn outside(&self) -> Run<'a> {
+        Run::new(&self.context.log, "unshare").args(identity()).arg("--")
+    }
+
+    fn enter(&self, network: Network) -> Run<'a> {
+        let mut run = Run::new(&self.context.log, "unshare").args(identity());
+        run = run.args(["--mount", "--propagation=private", "--pid", "--fork", "--ipc", "--uts"]);
+        if network == Network::None {
+            run = run.arg("--net");
+        }
+        run.args(["--", "sh", "-ec", ENTER, "sandbox"]).arg(&self.root)
+    }
+}
+
+impl Drop for Sandbox<'_> {
+    fn drop(&mut self) {
+        // Folders of subordinate ids can be removed only from inside the namespace.
+        let _ = self.outside().args(["rm", "-rf"]).arg(&self.root).run();
+    }
+}
+
+/// Arguments of `unshare` that give an ordinary user root's rights over subordinate ids; root has them.
+fn identity() -> Vec<&'static str> {
+    if rustix::process::geteuid().is_root() { vec!["--mount"] } else { vec!["--map-auto", "--map-root-user", "--mount"] }
+}

@@ -1,0 +1,239 @@
+//! The store: the only cache. An entry is a folder that is complete and never changed.
+//!
+//! Layout: `<root>/<kind>/<key>/…` for results, `<root>/tmp/…` for work under way, `<root>/logs/…`, `<root>/tools/…` for programs
+//! that `cargo ci setup` put there. The kind carries the format's version (`rootfs-v1`). Work happens in `tmp` and gets its
+//! name by rename; what a killed run left in `tmp` is swept by the next run, which knows by a lock that its owner is dead.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use fs_err as fs;
+use rustix::fs::FlockOperation;
+use sha2::{Digest as _, Sha256};
+
+/// SHA-256 of what made an entry.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Key(String);
+
+impl Key {
+    /// Key of a stage: its name, its version, the keys of its inputs, its options in canonical form.
+    pub fn of(stage: &str, version: u32, parts: &[&str]) -> Self {
+        let mut hash = Sha256::new();
+        for part in [stage, &version.to_string()].iter().chain(parts) {
+            // Lengths keep ("ab", "c") apart from ("a", "bc").
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part.as_bytes());
+        }
+        Key(hex(&hash.finalize()))
+    }
+
+    /// Lower-case hexadecimal digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// 16 bytes for an identifier named `purpose` that must be the same in every build of the same inputs.
+    pub fn derive(&self, purpose: &str) -> [u8; 16] {
+        let digest = Sha256::digest(format!("{purpose} {}", self.0));
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&digest[..16]);
+        bytes
+    }
+}
+
+/// Lower-case hexadecimal digits of bytes.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // OK: writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+/// The store's root folder.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A folder for work under way; removed when dropped, or by the next run when this one was killed.
+#[derive(Debug)]
+pub struct Scratch {
+    path: PathBuf,
+    _lock: fs::File,
+}
+
+impl Scratch {
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        remove_tree(&self.path);
+    }
+}
+
+impl Store {
+    /// `$IMGBUILD_STORE`, else `imgbuild` in the user's cache folder.
+    pub fn default_root() -> PathBuf {
+        let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        from("IMGBUILD_STORE").unwrap_or_else(|| {
+            from("XDG_CACHE_HOME")
+                .unwrap_or_else(|| from("HOME").unwrap_or_else(|| PathBuf::from("/var/cache")).join(".cache"))
+                .join("imgbuild")
+        })
+    }
+
+    /// Opens the store, creates its folders, sweeps what dead runs left.
+    pub fn open(root: &Path) -> Result<Self> {
+        fs::create_dir_all(root.join("tmp"))?;
+        fs::create_dir_all(root.join("logs"))?;
+        let store = Store { root: fs::canonicalize(root)? };
+        store.sweep()?;
+        Ok(store)
+    }
+
+    /// The root folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where an entry is or will be.
+    pub fn path(&self, kind: &str, key: &Key) -> PathBuf {
+        self.root.join(kind).join(key.as_str())
+    }
+
+    /// A new folder for work under way, on the store's file system.
+    pub fn scratch(&self) -> Result<Scratch> {
+        let folder = tempfile::Builder::new().prefix("work-").tempdir_in(self.root.join("tmp"))?;
+        // From here on the sweeper's lock, not the TempDir, decides.
+        let path = folder.keep();
+        let lock = fs::File::create(path.with_extension("lock"))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).context("locking a scratch folder")?;
+        Ok(Scratch { path, _lock: lock })
+    }
+
+    /// The entry's folder and whether it was there already; `make` fills an empty folder otherwise.
+    pub fn get_or_make(&self, kind: &str, key: &Key, make: impl FnOnce(&Path) -> Result<()>) -> Result<(PathBuf, bool)> {
+        let path = self.path(kind, key);
+        if path.is_dir() {
+            return Ok((path, true));
+        }
+        let scratch = self.scratch()?;
+        let folder = scratch.path().join("entry");
+        fs::create_dir(&folder)?;
+        make(&folder)?;
+        for file in fs::read_dir(&folder)? {
+            fs::File::open(file?.path())?.sync_all()?;
+        }
+        fs::create_dir_all(self.root.join(kind))?;
+        match fs::rename(&folder, &path) {
+            Ok(()) => {}
+            // Another run finished the same entry first: equal inputs, equal result.
+            Err(_) if path.is_dir() => {}
+            Err(error) => return Err(error.into()),
+        }
+        fs::File::open(self.root.join(kind))?.sync_all()?;
+        Ok((path, false))
+    }
+
+    /// Entries by kind, with their sizes on disk in bytes, for `clean`.
+    pub fn entries(&self) -> Result<Vec<(PathBuf, u64)>> {
+        let mut entries = Vec::new();
+        for kind in fs::read_dir(&self.root)? {
+            let kind = kind?;
+            let name = kind.file_name().to_string_lossy().into_owned();
+            if !kind.file_type()?.is_dir() || ["tmp", "logs", "tools"].contains(&name.as_str()) {
+                continue;
+            }
+            for entry in fs::read_dir(kind.path())? {
+                let entry = entry?;
+                entries.push((entry.path(), allocated(&entry.path())));
+            }
+        }
+        entries.sort();
+        Ok(entries)
+    }
+
+    fn sweep(&self) -> Result<()> {
+        for entry in fs::read_dir(self.root.join("tmp"))? {
+            let lock_path = entry?.path();
+            if lock_path.extension().is_none_or(|extension| extension != "lock") {
+                continue;
+            }
+            let Ok(lock) = fs::File::open(&lock_path) else { continue };
+            if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                remove_tree(&lock_path.with_extension(""));
+                let _ = fs::remove_file(&lock_path);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that a tree occupies.
+fn allocated(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
+    let own = meta.blocks() * 512;
+    if !meta.is_dir() {
+        return own;
+    }
+    let Ok(children) = fs::read_dir(path) else { return own };
+    own + children.flatten().map(|child| allocated(&child.path())).sum::<u64>()
+}
+
+/// Removes a scratch folder and its lock. Trees that a sandbox made hold folders of other owners; the sandbox removes those
+/// itself, so what is left here is ours.
+fn remove_tree(path: &Path) {
+    let _ = fs::remove_dir_all(path);
+    let _ = fs::remove_file(path.with_extension("lock"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_make_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let key = Key::of("test", 1, &["a"]);
+        let made = store.get_or_make("test-v1", &key, |path| {
+            fs::write(path.join("half"), "x").unwrap();
+            anyhow::bail!("no")
+        });
+        assert!(made.is_err() && !store.path("test-v1", &key).exists());
+        assert_eq!(fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn an_entry_is_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let key = Key::of("test", 1, &["a"]);
+        assert!(!store.get_or_make("test-v1", &key, |_| Ok(())).unwrap().1);
+        assert!(store.get_or_make("test-v1", &key, |_| panic!("made twice")).unwrap().1);
+    }
+
+    #[test]
+    fn a_dead_run_is_swept_and_a_live_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let alive = store.scratch().unwrap();
+        let dead = folder.path().join("tmp/work-dead");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.with_extension("lock"), "").unwrap();
+        Store::open(folder.path()).unwrap();
+        assert!(alive.path().is_dir() && !dead.exists());
+    }
+
+    #[test]
+    fn parts_do_not_run_into_each_other() {
+        assert_ne!(Key::of("s", 1, &["ab", "c"]), Key::of("s", 1, &["a", "bc"]));
+    }
+}

@@ -1,0 +1,109 @@
+//! `DiskImage`, `Artifact`s -> `Verified`: named checks, and other people's programs reading every artifact back.
+//!
+//! A check that could not run is an error; a check that found something is a finding. Only an image without findings is verified.
+
+mod boot;
+mod formats;
+mod machine;
+mod system;
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use crate::context::Context;
+use crate::disk::DiskImage;
+use crate::error::Fault;
+use crate::export::Artifact;
+use crate::view::View;
+
+/// One check.
+pub struct Check {
+    /// Its name.
+    pub name: &'static str,
+    /// What goes wrong on a machine when it fails.
+    pub why: &'static str,
+    /// Returns what is wrong, nothing when all is well.
+    pub run: fn(&View, &Context) -> Result<Vec<String>>,
+}
+
+/// Every check of a disk, in order.
+pub const CHECKS: &[Check] = &[
+    Check { name: "file-system", why: "a damaged root file system stops the boot", run: boot::file_system },
+    Check { name: "bios-boot", why: "without GRUB's code a BIOS finds no system", run: boot::bios_boot },
+    Check { name: "uefi-boot", why: "without a loader on the ESP UEFI finds no system", run: boot::uefi_boot },
+    Check { name: "fstab", why: "a wrong root entry stops the boot", run: boot::fstab },
+    Check { name: "grub-cfg", why: "GRUB must find the kernel, and the kernel its root", run: boot::grub_cfg },
+    Check { name: "initrd-drivers", why: "a disk controller without a driver is no disk", run: boot::initrd_drivers },
+    Check { name: "nic-drivers", why: "a network card without a driver is no network", run: boot::nic_drivers },
+    Check { name: "machine-state", why: "what belongs to one machine must not be shared by all", run: machine::state },
+    Check { name: "private-keys", why: "a key in the image is known to everybody", run: machine::private_keys },
+    Check { name: "accounts", why: "a password in the image is known to everybody", run: machine::accounts },
+    Check { name: "first-boot", why: "without it the image never becomes an instance", run: system::first_boot },
+    Check { name: "units", why: "a service that starts before its data is there makes its own", run: system::units },
+];
+
+/// The result of one check.
+#[derive(Debug, serde::Serialize)]
+pub struct Finding {
+    /// The check.
+    pub check: &'static str,
+    /// Why it matters.
+    pub why: &'static str,
+    /// What is wrong.
+    pub wrong: Vec<String>,
+}
+
+/// The proof that a disk passed every check.
+#[derive(Debug)]
+pub struct Verified(());
+
+/// Runs every check on an opened image.
+pub fn findings(view: &View, context: &Context) -> Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for check in CHECKS {
+        context.reporter.doing(check.name);
+        let wrong = (check.run)(view, context).with_context(|| format!("running check `{}`", check.name))?;
+        findings.push(Finding { check: check.name, why: check.why, wrong });
+    }
+    Ok(findings)
+}
+
+/// The checks on the disk that a build made; any finding fails the build.
+pub fn disk(disk: &DiskImage, context: &Context) -> Result<Verified> {
+    let view = View::open(disk.path(), context)?;
+    refuse(&findings(&view, context)?)?;
+    Ok(Verified(()))
+}
+
+/// Has other programs read every artifact back and compare it with the disk that it was made from.
+pub fn artifacts(artifacts: &[Artifact], disk: &DiskImage, _: &Verified, context: &Context) -> Result<()> {
+    for artifact in artifacts {
+        context.reporter.doing(&artifact.path.display().to_string());
+        let source = (!artifact.data_disk).then_some(disk.path());
+        let wrong = formats::read_back(&artifact.path, source, context)?;
+        if !wrong.is_empty() {
+            return Err(Fault::environment(format!("`{}` reads back wrong: {}", artifact.path.display(), wrong.join("; "))).into());
+        }
+    }
+    Ok(())
+}
+
+/// All checks on a file of any kind, its format's own first.
+pub fn file(path: &Path, context: &Context) -> Result<Vec<Finding>> {
+    let wrong = formats::read_back(path, None, context)?;
+    let mut all = vec![Finding { check: "format", why: "a reader that follows the format must accept the file", wrong }];
+    all.extend(findings(&View::open(path, context)?, context)?);
+    Ok(all)
+}
+
+/// An error that lists what was found; `Ok` when nothing was.
+pub fn refuse(findings: &[Finding]) -> Result<()> {
+    let mut message = String::new();
+    for finding in findings {
+        for wrong in &finding.wrong {
+            message.push_str(&format!("\n  {}: {wrong} ({})", finding.check, finding.why));
+        }
+    }
+    if message.is_empty() { Ok(()) } else { Err(Fault::user(format!("the image fails its checks:{message}")).into()) }
+}
