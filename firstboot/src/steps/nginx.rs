@@ -33,8 +33,8 @@ pub const WEBROOT: &str = "/var/lib/letsencrypt/webroot";
 
 const TEMPLATE: &str = include_str!("../../templates/mstdn.conf");
 
-/// Life of a certificate of our own.
-const YEAR: i64 = 365 * 24 * 3600;
+/// In seconds.
+const DAY: i64 = 24 * 3600;
 
 /// How long a start or a reload may take until the right certificate is served.
 const START: Duration = Duration::from_secs(60);
@@ -76,10 +76,8 @@ fn apply(context: &Context) -> Result<()> {
 /// Makes a certificate of our own and puts it in force.
 pub fn install_self_signed(context: &Context) -> Result<()> {
     let domain = context.settings()?.domain.as_str();
-    // A clock that was never set must not make a certificate that is not valid yet, or was never.
-    let built = i64::try_from(context.facts.epoch).context("reading the image's epoch")?;
-    let now = now()?;
-    let (chain, key) = selfsigned::make(domain, now.min(built), now.max(built) + YEAR)?;
+    let now = sane_now(context)?;
+    let (chain, key) = selfsigned::make(domain, now - DAY, now + 365 * DAY)?;
     store::install(context, domain, &chain, &key, store::SELF_SIGNED)
 }
 
@@ -121,13 +119,19 @@ pub fn loopback(listen: Listen, port: u16) -> SocketAddr {
 /// replaced with by then is no better; the step `certificate` renews it.
 fn usable_pair(context: &Context) -> Result<store::Pair> {
     let pair = store::load(context, context.settings()?.domain.as_str())?;
-    let now = now()?;
+    let now = sane_now(context)?;
     if pair.certificate.is_self_signed
         && (!pair.certificate.is_valid_at(now) || pair.certificate.is_due_at(now))
     {
         bail!("the certificate of our own runs out");
     }
     Ok(pair)
+}
+
+/// Now, but never before the image was built: a clock that was not set yet must not make certificates that nobody accepts.
+fn sane_now(context: &Context) -> Result<i64> {
+    let built = i64::try_from(context.facts.epoch).context("reading the image's epoch")?;
+    Ok(now()?.max(built))
 }
 
 /// Gives the site file its content, but only one that nginx accepts.
