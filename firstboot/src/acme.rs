@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use fs_err as fs;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -151,11 +153,7 @@ async fn exchange(request: &Request<'_>, client: Client) -> Result<Issued> {
 
 /// The account that belongs to our key; the authority makes it at the first time and finds it again after that.
 async fn account(request: &Request<'_>, client: Client) -> Result<Account> {
-    let digest: String = Sha256::digest(request.directory.as_bytes())
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest = URL_SAFE_NO_PAD.encode(&Sha256::digest(request.directory.as_bytes())[..9]);
     let path = request.accounts.join(format!("account-{digest}.der"));
     if path.symlink_metadata().is_err() {
         let (_, pkcs8) = Key::generate_pkcs8().context("making the account's key")?;

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -128,7 +129,6 @@ impl Run {
         if let Some(writer) = writer {
             let _ = writer.join();
         }
-        use std::os::unix::process::ExitStatusExt;
         let code =
             output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal)).unwrap_or(255);
         Ok(Output {

@@ -59,11 +59,12 @@ impl Connection {
 
     /// Sends one command and reads its reply; an error reply is an error.
     pub fn command(&mut self, words: &[&str]) -> Result<Reply> {
-        let mut request = format!("*{}\r\n", words.len());
+        let mut request = Vec::new();
+        write!(request, "*{}\r\n", words.len())?;
         for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            write!(request, "${}\r\n{word}\r\n", word.len())?;
         }
-        self.stream.get_mut().write_all(request.as_bytes())?;
+        self.stream.get_mut().write_all(&request)?;
         reply(&mut self.stream).with_context(|| format!("asking Redis `{}`", words.join(" ")))
     }
 }

@@ -68,8 +68,8 @@ enum Verdict {
 
 fn observe(context: &Context) -> Result<Observation> {
     let expected = expected_version(context)?;
-    let content = look(context, NAME)?;
-    Ok(match judge(&content, expected) {
+    let found = look(context, NAME)?;
+    Ok(match judge(&found, expected) {
         Verdict::Ready => Observation::Done,
         Verdict::Setup => Observation::Todo("the database does not exist yet".to_owned()),
         Verdict::Seed => {
@@ -82,11 +82,11 @@ fn observe(context: &Context) -> Result<Observation> {
 
 fn apply(context: &Context) -> Result<()> {
     let expected = expected_version(context)?;
-    let content = look(context, NAME)?;
-    match judge(&content, expected) {
+    let found = look(context, NAME)?;
+    match judge(&found, expected) {
         Verdict::Ready => Ok(()),
         Verdict::Setup => {
-            if content == Content::Empty {
+            if found == Content::Empty {
                 // Without CASCADE or FORCE: if it got tables or users since we looked, this fails.
                 sql::run(context, "postgres", &format!("DROP DATABASE {NAME};"))?;
             }
@@ -109,10 +109,11 @@ fn set_up(context: &Context, expected: u64) -> Result<()> {
         ),
     )?;
     rails(context, SCRATCH, "db:setup")?;
-    let content = look(context, SCRATCH)?;
-    if judge(&content, expected) != Verdict::Ready {
+    let found = look(context, SCRATCH)?;
+    if !matches!(found, Content::Rails { version, superapps: Some(1), users: Some(0) } if version == expected)
+    {
         bail!(
-            "`rails db:setup` ended well, but left {content:?} instead of version {expected} and one superapp; its log is `{}`",
+            "`rails db:setup` ended well, but left {found:?} instead of version {expected} and one superapp; its log is `{}`",
             log(context).display()
         );
     }
@@ -188,12 +189,12 @@ fn judge(content: &Content, expected: u64) -> Verdict {
             "database `{NAME}` has version {version}, this image knows {expected}: the image is older than the data; boot the newer image again"
         )),
         Content::Rails { version, .. } if version < expected => Verdict::Migrate,
-        Content::Rails { superapps: Some(1), .. } => Verdict::Ready,
         Content::Rails { superapps: Some(0), users: Some(0), .. } => Verdict::Seed,
         Content::Rails { superapps: Some(0), .. } => refuse(
             "has users, but no row for the web client in `oauth_applications`: restore a backup, or run `rails db:seed` once by hand",
         ),
-        // Somebody seeded twice. The instance works with the first row; taking one away is not ours to decide.
+        // More than one row means that somebody seeded twice. The instance works with the first; taking one away is not ours to
+        // decide.
         Content::Rails { .. } => Verdict::Ready,
     }
 }
@@ -202,8 +203,8 @@ fn judge(content: &Content, expected: u64) -> Verdict {
 mod tests {
     use super::{Content, Verdict, judge};
 
-    fn check(content: Content, expected: Result<Verdict, &str>) {
-        match (judge(&content, 20), expected) {
+    fn check(content: &Content, expected: Result<Verdict, &str>) {
+        match (judge(content, 20), expected) {
             (Verdict::Refuse(why), Err(part)) => assert!(why.contains(part), "{content:?}: {why}"),
             (found, Ok(verdict)) => assert_eq!(found, verdict, "{content:?}"),
             (found, Err(part)) => panic!("{content:?}: {found:?}, expected a refusal with {part:?}"),
@@ -213,17 +214,17 @@ mod tests {
     #[test]
     fn what_is_there_decides() {
         let rails = |version, superapps, users| Content::Rails { version, superapps, users };
-        check(Content::Absent, Ok(Verdict::Setup));
-        check(Content::Empty, Ok(Verdict::Setup));
-        check(Content::Unknown, Err("another program's tables"));
-        check(rails(20, None, Some(3)), Err("another Rails application's"));
-        check(rails(20, Some(1), None), Err("another Rails application's"));
-        check(rails(20, Some(1), Some(0)), Ok(Verdict::Ready));
-        check(rails(20, Some(1), Some(7)), Ok(Verdict::Ready));
-        check(rails(20, Some(2), Some(7)), Ok(Verdict::Ready));
-        check(rails(20, Some(0), Some(0)), Ok(Verdict::Seed));
-        check(rails(20, Some(0), Some(7)), Err("has users, but no row"));
-        check(rails(19, Some(1), Some(7)), Ok(Verdict::Migrate));
-        check(rails(21, Some(1), Some(7)), Err("older than the data"));
+        check(&Content::Absent, Ok(Verdict::Setup));
+        check(&Content::Empty, Ok(Verdict::Setup));
+        check(&Content::Unknown, Err("another program's tables"));
+        check(&rails(20, None, Some(3)), Err("another Rails application's"));
+        check(&rails(20, Some(1), None), Err("another Rails application's"));
+        check(&rails(20, Some(1), Some(0)), Ok(Verdict::Ready));
+        check(&rails(20, Some(1), Some(7)), Ok(Verdict::Ready));
+        check(&rails(20, Some(2), Some(7)), Ok(Verdict::Ready));
+        check(&rails(20, Some(0), Some(0)), Ok(Verdict::Seed));
+        check(&rails(20, Some(0), Some(7)), Err("has users, but no row"));
+        check(&rails(19, Some(1), Some(7)), Ok(Verdict::Migrate));
+        check(&rails(21, Some(1), Some(7)), Err("older than the data"));
     }
 }

@@ -4,6 +4,8 @@
 //! alone. Both dotenv parsers read it alike (see [`crate::dotenv`]). Keys whose mere presence means "yes" to Mastodon
 //! (`SMTP_TLS`, `SMTP_LOGIN`, …) are left out, not blank.
 
+use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
@@ -46,7 +48,6 @@ const OURS: [&str; 13] = [
 const MODE: u32 = 0o640;
 
 fn observe(context: &Context) -> Result<Observation> {
-    use std::os::unix::fs::MetadataExt;
     let wanted = rendered(context)?;
     let path = path(context);
     let group = passwd::user(context, &context.facts.application.user)?.gid;
@@ -86,17 +87,15 @@ fn render(facts: &ImageFacts, settings: &Settings, secrets: &Secrets) -> Result<
     let mut text =
         "# Written by the appliance from its configuration; a change here is undone. See `appliance config`.\n".to_owned();
     for (title, pairs) in sections(facts, settings, secrets) {
-        text.push_str(&format!("\n# {title}\n"));
+        writeln!(text, "\n# {title}")?;
         for (key, value) in pairs.iter().filter(|(key, _)| !settings.extra_env.contains_key(*key)) {
-            text.push_str(&dotenv::line(key, value)?);
-            text.push('\n');
+            writeln!(text, "{}", dotenv::line(key, value)?)?;
         }
     }
     if !settings.extra_env.is_empty() {
         text.push_str("\n# From `extra-env`\n");
         for (key, value) in &settings.extra_env {
-            text.push_str(&dotenv::line(key, value)?);
-            text.push('\n');
+            writeln!(text, "{}", dotenv::line(key, value)?)?;
         }
     }
     Ok(text)

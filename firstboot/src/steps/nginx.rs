@@ -135,16 +135,16 @@ fn sane_now(context: &Context) -> Result<i64> {
 }
 
 /// Gives the site file its content, but only one that nginx accepts.
-fn put_site(context: &Context, content: &str) -> Result<()> {
+fn put_site(context: &Context, text: &str) -> Result<()> {
     let site = context.path(&context.facts.nginx.site);
     let previous = fs::read(&site).ok();
-    if previous.as_deref() == Some(content.as_bytes()) {
+    if previous.as_deref() == Some(text.as_bytes()) {
         return Ok(());
     }
     let scratch = context.path("/run/appliance/nginx");
     fs::create_dir_all(&scratch)?;
     let candidate = scratch.join("site.conf");
-    fs::write(&candidate, content)?;
+    fs::write(&candidate, text)?;
     // Alone first: a broken site then never lies where nginx would find it at the next boot.
     let main = format!(
         "pid {0}/nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{ access_log off; include {1}; }}\n",
@@ -157,16 +157,13 @@ fn put_site(context: &Context, content: &str) -> Result<()> {
         .text()
         .context("checking the site alone")?;
 
-    durable::write(&site, content.as_bytes(), 0o644, None)?;
+    durable::write(&site, text.as_bytes(), 0o644, None)?;
     let Err(error) = Run::new("nginx", &["-t", "-q"]).text() else { return Ok(()) };
-    match previous {
-        Some(previous) => {
-            durable::write(&site, &previous, 0o644, None)?;
-        }
-        None => {
-            fs::remove_file(&site)?;
-            durable::sync_folder(site.parent().context("the site has no folder")?)?;
-        }
+    if let Some(previous) = previous {
+        durable::write(&site, &previous, 0o644, None)?;
+    } else {
+        fs::remove_file(&site)?;
+        durable::sync_folder(site.parent().context("the site has no folder")?)?;
     }
     Err(error.context("nginx does not accept the site beside its other files; it was taken back"))
 }

@@ -3,6 +3,7 @@
 //! A new cluster is made beside its place, synced and renamed: a cut leaves no cluster or a whole one, never the half that makes
 //! `initdb` refuse for ever. Nothing is ever made over a folder that holds something.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -153,7 +154,6 @@ fn adopt_configuration(context: &Context, cluster: &Path) -> Result<()> {
         Ok(ours) => {
             let path = cluster.join("postgresql.conf");
             let mut file = fs::OpenOptions::new().append(true).open(path)?;
-            use std::io::Write;
             writeln!(file, "\ninclude '{}'", ours.display())?;
         }
         Err(_) => {
@@ -232,8 +232,8 @@ fn major(text: &str) -> Option<String> {
     Some(format!("{first}.{}", numbers.next()?))
 }
 
-fn holds(context: &Context, guest: &str, content: &str) -> bool {
-    fs::read(context.path(guest)).is_ok_and(|found| found == content.as_bytes())
+fn holds(context: &Context, guest: &str, wanted: &str) -> bool {
+    fs::read(context.path(guest)).is_ok_and(|found| found == wanted.as_bytes())
 }
 
 fn locale() -> Result<&'static str> {

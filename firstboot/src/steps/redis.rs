@@ -126,14 +126,12 @@ fn with_block(text: &str) -> String {
         (Some(begin), _) => text[..begin].to_owned(),
         _ => text.to_owned(),
     };
-    let mut all = kept.trim_end().to_owned();
-    all.push_str(&format!("\n\n{BEGIN}\nbind 127.0.0.1 ::1\nport {PORT}\n"));
-    for (key, value) in SETTINGS {
-        all.push_str(&format!("{key} {value}\n"));
-    }
-    all.push_str(END);
-    all.push('\n');
-    all
+    let settings: Vec<String> = SETTINGS.iter().map(|(key, value)| format!("{key} {value}")).collect();
+    format!(
+        "{}\n\n{BEGIN}\nbind 127.0.0.1 ::1\nport {PORT}\n{}\n{END}\n",
+        kept.trim_end(),
+        settings.join("\n")
+    )
 }
 
 #[cfg(test)]

@@ -86,7 +86,7 @@ impl Secrets {
 }
 
 fn observe(context: &Context) -> Result<Observation> {
-    if folder(context).symlink_metadata().is_err() {
+    if !folder(context).try_exists()? {
         return Ok(Observation::Todo("the instance has no secrets yet".to_owned()));
     }
     Ok(match Secrets::load(context) {
@@ -141,7 +141,8 @@ fn random<const N: usize>() -> Result<[u8; N]> {
 }
 
 fn new_hex() -> Result<String> {
-    Ok(random::<64>()?.iter().map(|byte| format!("{byte:02x}")).collect())
+    let halves = random::<64>()?.into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    Ok(halves.filter_map(|half| char::from_digit(half.into(), 16)).collect())
 }
 
 /// A VAPID pair as `Webpush.generate_key` gives it: url-safe base64, padding kept.
