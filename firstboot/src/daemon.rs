@@ -18,7 +18,7 @@ use crate::engine::{self, Next, Observation, Outcome, Step, Watcher};
 use crate::settings::Settings;
 use crate::status::{Known, PREFIX, Status};
 use crate::steps::network;
-use crate::{console, notify, steps};
+use crate::{console, notify, status, steps};
 
 /// The lock that one process at a time holds.
 const LOCK: &str = "/run/appliance/lock";
@@ -32,10 +32,40 @@ pub fn early(root: &Path) -> Result<()> {
     // The stored configuration may lie on the data disk, which is not mounted yet; the early steps need none.
     let context = Context { root: root.to_owned(), facts, settings: None };
     let outcomes = engine::pass(steps::EARLY, &context, &mut Once);
+    let mut known = recall(root);
+    for outcome in &outcomes {
+        note(&mut known, outcome);
+    }
+    Status::of(None, &known).publish(root)?;
     match outcomes.iter().find(|outcome| outcome.observation != Observation::Done) {
         None => Ok(()),
         Some(outcome) => bail!("step `{}` is not done", outcome.step),
     }
+}
+
+/// Every step, unseen; with the time that its work took as an earlier process of this boot has published it.
+fn recall(root: &Path) -> Vec<Known> {
+    let seconds = status::published_seconds(root);
+    let unseen = |step: &Step| Known {
+        step: step.name,
+        needs: step.needs,
+        observation: None,
+        held: false,
+        millis: seconds.get(step.name).copied(),
+    };
+    steps::STEPS.iter().map(unseen).collect()
+}
+
+/// Takes note of how a step ended; whether that is news.
+fn note(known: &mut [Known], outcome: &Outcome) -> bool {
+    let Some(known) = known.iter_mut().find(|known| known.step == outcome.step) else { return false };
+    let is_news = known.observation.as_ref() != Some(&outcome.observation);
+    known.observation = Some(outcome.observation.clone());
+    known.held = outcome.held_by.is_some();
+    if outcome.applied {
+        known.millis = Some(known.millis.unwrap_or(0) + outcome.millis);
+    }
+    is_news
 }
 
 /// Runs every step once, in order.
@@ -111,19 +141,12 @@ struct Keeper<'a> {
 
 impl<'a> Keeper<'a> {
     fn new(root: &'a Path, wishes: Receiver<Wish>) -> Self {
-        let unknown = |step: &Step| Known {
-            step: step.name,
-            needs: step.needs,
-            observation: None,
-            held: false,
-            millis: None,
-        };
         Keeper {
             root,
             wishes,
             ends: false,
             schedule: Schedule::default(),
-            known: steps::STEPS.iter().map(unknown).collect(),
+            known: recall(root),
             settings: None,
             title: String::new(),
             shown: None,
@@ -202,13 +225,7 @@ impl Watcher for Keeper<'_> {
 
     fn after(&mut self, step: &Step, outcome: &Outcome) {
         self.schedule.record(outcome, Instant::now());
-        let Some(known) = self.known.iter_mut().find(|known| known.step == step.name) else { return };
-        let is_news = known.observation.as_ref() != Some(&outcome.observation);
-        known.observation = Some(outcome.observation.clone());
-        known.held = outcome.held_by.is_some();
-        if outcome.applied {
-            known.millis = Some(known.millis.unwrap_or(0) + outcome.millis);
-        }
+        let is_news = note(&mut self.known, outcome);
         if is_news && outcome.held_by.is_none() {
             console::announce(&line(step, outcome));
         }

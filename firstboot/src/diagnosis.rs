@@ -55,7 +55,9 @@ fn failed_units() -> String {
     if units.is_empty() {
         return "none".to_owned();
     }
-    units.iter().map(|unit| format!("{unit}\n{}\n", systemd::last_lines(unit, 20))).collect()
+    let texts: Vec<String> =
+        units.iter().map(|unit| format!("{unit}\n{}\n", systemd::last_lines(unit, 20))).collect();
+    texts.concat()
 }
 
 fn settings(root: &Path) -> String {

@@ -91,7 +91,7 @@ pub fn converge(step: &Step, context: &Context) -> Outcome {
         other => (other, false),
     };
     let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
-    Outcome { millis, applied, ..Outcome::of(step, observation) }
+    Outcome { applied, millis, ..Outcome::of(step, observation) }
 }
 
 impl Outcome {

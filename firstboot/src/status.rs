@@ -2,6 +2,7 @@
 //!
 //! No secret can be in it: it is made of the domain, names of steps, and the texts of observations.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -144,19 +145,30 @@ fn in_order<S: Serializer, V: Serialize>(pairs: &[(String, V)], serializer: S) -
     map.end()
 }
 
+/// How long the work of each step took, in milliseconds, by the object that is published; empty when there is none.
+pub fn published_seconds(root: &Path) -> BTreeMap<String, u64> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float cast saturates")]
+    let millis = |(step, seconds): (String, f64)| (step, (seconds * 1000.0).round() as u64);
+    let published = fs_err::read_to_string(root.join(&PATH[1..])).ok();
+    let published = published.and_then(|json| serde_json::from_str::<Published>(&json).ok());
+    published.map(|published| published.seconds.into_iter().map(millis).collect()).unwrap_or_default()
+}
+
+/// The object as it is read back; its maps lose their order.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Published {
+    verdict: Verdict,
+    #[serde(rename = "domain")]
+    _domain: Option<String>,
+    url: Option<String>,
+    steps: BTreeMap<String, String>,
+    waiting: Vec<Why>,
+    seconds: BTreeMap<String, f64>,
+}
+
 /// A published object, as a person reads it: the verdict, a line for each step, and the causes in full.
 pub fn table(json: &str, steps: &[crate::engine::Step]) -> Result<String> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Published {
-        verdict: Verdict,
-        #[serde(rename = "domain")]
-        _domain: Option<String>,
-        url: Option<String>,
-        steps: std::collections::BTreeMap<String, String>,
-        waiting: Vec<Why>,
-        seconds: std::collections::BTreeMap<String, f64>,
-    }
     let published: Published = serde_json::from_str(json).context("reading the status")?;
     let mut text = format!("{}\n", published.verdict.sentence());
     // OK: writing to a string cannot fail.
@@ -178,7 +190,7 @@ pub fn table(json: &str, steps: &[crate::engine::Step]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Known, Status, Verdict, table};
+    use super::{Known, Status, Verdict, published_seconds, table};
     use crate::engine::{Needs, Observation, Step};
 
     fn known(step: &'static str, needs: Needs, observation: Option<Observation>) -> Known {
@@ -212,6 +224,10 @@ mod tests {
         steps[2].held = true;
         steps[1].millis = None;
         let json = Status::of(Some("a.example"), &steps).json().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        assert!(published_seconds(root.path()).is_empty());
+        Status::of(None, &steps).publish(root.path()).unwrap();
+        assert_eq!(published_seconds(root.path())["storage"], 12_345);
         insta::assert_snapshot!(json, @r#"{"verdict":"red","domain":"a.example","url":"https://a.example/","steps":{"storage":"broken","network":"todo","database":"waiting"},"waiting":[{"step":"storage","why":"damaged"}],"seconds":{"storage":12.345,"database":12.345}}"#);
         let step = |name| Step {
             name,

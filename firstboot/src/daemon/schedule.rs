@@ -52,9 +52,9 @@ impl Schedule {
             return;
         }
         self.changed |= outcome.applied;
-        let attempts = match (self.entries.get(outcome.step), &outcome.observation) {
-            (_, Observation::Done) | (None, _) => 0,
-            (Some(entry), _) => entry.attempts.saturating_add(1),
+        let attempts = match self.entries.get(outcome.step) {
+            Some(entry) if entry.observation != Observation::Done => entry.attempts.saturating_add(1),
+            _ => 0,
         };
         let pause = match &outcome.observation {
             Observation::Done => HOUR,

@@ -18,6 +18,7 @@ pub const STEP: Step = Step {
     apply: |_| Ok(()),
 };
 
+#[expect(clippy::unnecessary_wraps, reason = "the signature of every step")]
 fn observe(context: &Context) -> Result<Observation> {
     if context.settings.is_some() {
         return Ok(Observation::Done);

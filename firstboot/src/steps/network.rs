@@ -151,7 +151,7 @@ fn look(context: &Context, interface: &str) -> Result<seen::Seen> {
 pub fn global_addresses() -> Vec<IpAddr> {
     let shown = Run::new("ip", &["-o", "address", "show"]).text().unwrap_or_default();
     let usable = |seen: &seen::Address| seen.global && !seen.tentative && !seen.duplicate;
-    seen::addresses(&shown).into_iter().filter(usable).map(|seen| seen.address).collect()
+    seen::addresses(&shown).into_iter().filter(usable).map(|seen| seen.ip).collect()
 }
 
 fn apply(context: &Context) -> Result<()> {

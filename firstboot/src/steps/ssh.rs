@@ -25,9 +25,12 @@ fn observe(context: &Context) -> Result<Observation> {
     let wanted = &context.settings()?.ssh.authorized_keys;
     let path = context.path(KEYS);
     // `sshd` ignores a file that others could have written.
-    let is_private =
-        |guest: &str| context.path(guest).metadata().is_ok_and(|meta| meta.permissions().mode() & 0o077 == 0);
-    if !block::is_current(&path, wanted)? || path.exists() && !(is_private(KEYS) && is_private(FOLDER)) {
+    let has_mode = |guest: &str, mode: u32| {
+        context.path(guest).metadata().is_ok_and(|meta| meta.permissions().mode() & 0o7777 == mode)
+    };
+    if !block::is_current(&path, wanted)?
+        || path.exists() && !(has_mode(KEYS, 0o600) && has_mode(FOLDER, 0o700))
+    {
         return Ok(Observation::Todo(format!("write {} keys to `{KEYS}`", wanted.len())));
     }
     let unit = &context.facts.system.ssh_unit;

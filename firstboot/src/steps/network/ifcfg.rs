@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{NAME, UUID};
-use crate::settings::{Ipv4Method, Ipv6Method, Network};
+use crate::settings::{HostName, Ipv4Method, Ipv6Method, Network};
 
 /// Renders the profile. Every value comes from a validated type, so none needs shell quoting beyond the quotes of lists.
 pub fn render(network: &Network, interface: &str) -> String {
@@ -58,7 +58,7 @@ pub fn render(network: &Network, interface: &str) -> String {
         line("IPV6_PEERDNS", "no");
     }
     if !network.search.is_empty() {
-        let search: Vec<&str> = network.search.iter().map(crate::settings::HostName::as_str).collect();
+        let search: Vec<&str> = network.search.iter().map(HostName::as_str).collect();
         line("DOMAIN", &format!("\"{}\"", search.join(" ")));
     }
     text

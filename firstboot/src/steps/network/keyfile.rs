@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::IpAddr;
 
 use super::{NAME, UUID};
-use crate::settings::{Ipv4Method, Ipv6Method, Network};
+use crate::settings::{HostName, Ipv4Method, Ipv6Method, Network};
 
 /// Renders the profile.
 pub fn render(network: &Network, interface: &str) -> String {
@@ -59,18 +59,17 @@ fn family<A: ToString, G: ToString>(
 }
 
 fn resolvers(text: &mut String, network: &Network, belongs: fn(&IpAddr) -> bool) {
-    let list = |items: Vec<String>| items.into_iter().map(|item| format!("{item};")).collect::<String>();
-    let own = list(network.dns.iter().filter(|dns| belongs(dns)).map(ToString::to_string).collect());
+    let own: Vec<String> = network.dns.iter().filter(|dns| belongs(dns)).map(ToString::to_string).collect();
     if !own.is_empty() {
-        let _ = writeln!(text, "dns={own}");
+        let _ = writeln!(text, "dns={};", own.join(";"));
     }
     if !network.dns.is_empty() {
         // Those given are the only ones, also for the family that has none of them.
         text.push_str("ignore-auto-dns=true\n");
     }
     if !network.search.is_empty() {
-        let search = list(network.search.iter().map(ToString::to_string).collect());
-        let _ = writeln!(text, "dns-search={search}");
+        let search: Vec<&str> = network.search.iter().map(HostName::as_str).collect();
+        let _ = writeln!(text, "dns-search={};", search.join(";"));
     }
 }
 

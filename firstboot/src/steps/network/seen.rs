@@ -21,8 +21,8 @@ pub struct Seen {
 /// One address of the interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
-    /// The address.
-    pub address: IpAddr,
+    /// The address itself.
+    pub ip: IpAddr,
     /// Usable beyond the link.
     pub global: bool,
     /// Duplicate address detection has not ended.
@@ -36,10 +36,10 @@ pub fn addresses(ip: &str) -> Vec<Address> {
     let line = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let family = words.iter().position(|word| *word == "inet" || *word == "inet6")?;
-        let address = words.get(family + 1)?.split('/').next()?.parse().ok()?;
+        let ip = words.get(family + 1)?.split('/').next()?.parse().ok()?;
         let has = |word: &str| words[family..].contains(&word);
         let duplicate = has("dadfailed");
-        Some(Address { address, global: has("global"), tentative: has("tentative") && !duplicate, duplicate })
+        Some(Address { ip, global: has("global"), tentative: has("tentative") && !duplicate, duplicate })
     };
     ip.lines().filter_map(line).collect()
 }
@@ -71,7 +71,7 @@ fn duplicate(interface: &str, seen: &Seen) -> Option<String> {
     Some(format!(
         "duplicate address: `{}` on `{interface}` belongs to another machine of this network; give this machine another address, \
          or stop the other one",
-        taken.address
+        taken.ip
     ))
 }
 
@@ -79,16 +79,14 @@ fn duplicate(interface: &str, seen: &Seen) -> Option<String> {
 fn address(wanted: &Network, interface: &str, seen: &Seen) -> Option<String> {
     let ipv6 = wanted.ipv6.addresses.iter().map(|wanted| IpAddr::from(wanted.address));
     let ipv4 = wanted.ipv4.addresses.iter().map(|wanted| IpAddr::from(wanted.address));
-    ipv6.chain(ipv4).find_map(|wanted| {
-        match seen.addresses.iter().find(|address| address.address == wanted) {
-            None => Some(format!(
-                "for the address `{wanted}` on `{interface}`: NetworkManager has not set it yet"
-            )),
-            Some(address) if address.tentative => Some(format!(
-                "for the address `{wanted}` on `{interface}`: it is being checked for duplicates"
-            )),
-            Some(_) => None,
+    ipv6.chain(ipv4).find_map(|wanted| match seen.addresses.iter().find(|address| address.ip == wanted) {
+        None => {
+            Some(format!("for the address `{wanted}` on `{interface}`: NetworkManager has not set it yet"))
         }
+        Some(address) if address.tentative => {
+            Some(format!("for the address `{wanted}` on `{interface}`: it is being checked for duplicates"))
+        }
+        Some(_) => None,
     })
 }
 
@@ -110,7 +108,7 @@ fn families(wanted: &Network, listen: Listen, interface: &str, seen: &Seen) -> O
 }
 
 fn ipv6(wanted: &Network, interface: &str, seen: &Seen) -> Option<String> {
-    let usable = seen.addresses.iter().any(|seen| seen.address.is_ipv6() && seen.global && !seen.tentative);
+    let usable = seen.addresses.iter().any(|seen| seen.ip.is_ipv6() && seen.global && !seen.tentative);
     match wanted.ipv6.method {
         Ipv6Method::Off => Some("IPv6 is off".to_owned()),
         Ipv6Method::Auto if !seen.ipv6_route => Some(format!(
@@ -126,7 +124,7 @@ fn ipv6(wanted: &Network, interface: &str, seen: &Seen) -> Option<String> {
 }
 
 fn ipv4(wanted: &Network, interface: &str, seen: &Seen) -> Option<String> {
-    let usable = seen.addresses.iter().any(|seen| seen.address.is_ipv4() && seen.global);
+    let usable = seen.addresses.iter().any(|seen| seen.ip.is_ipv4() && seen.global);
     match wanted.ipv4.method {
         Ipv4Method::Off => Some("IPv4 is off".to_owned()),
         Ipv4Method::Dhcp if !usable => Some(format!(
