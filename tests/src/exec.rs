@@ -100,8 +100,9 @@ impl Drop for Service {
     }
 }
 
+/// A program with its arguments, the fixed environment and no standard input.
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-fn command<A: AsRef<OsStr>>(program: &str, args: &[A]) -> Command {
+pub(crate) fn command<A: AsRef<OsStr>>(program: impl AsRef<OsStr>, args: &[A]) -> Command {
     let mut command = Command::new(program);
     command.args(args).env("PATH", PATH).env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
     command

@@ -3,6 +3,8 @@
 //!
 //! | Module | What it gives |
 //! | --- | --- |
+//! | [`config_volume`], [`foreground`] | a disk with a configuration; a program at a terminal |
+//! | [`image`] | the disks that a build gave |
 //! | [`lab`] | a network namespace with router advertisements, DNS, an ACME authority and a mail relay |
 //! | [`client`] | HTTP, TCP and WebSocket as seen from a given place, at a given address, with a given trust anchor |
 //! | [`mailbox`] | the mail that reached the relay |
@@ -13,7 +15,10 @@
 //! Everything that outlives a function call (namespaces, processes, folders) is owned by a value that undoes it when dropped.
 
 pub mod client;
+pub mod config_volume;
 mod exec;
+pub mod foreground;
+pub mod image;
 pub mod lab;
 pub mod mailbox;
 pub mod namespace;

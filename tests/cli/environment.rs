@@ -1,0 +1,73 @@
+//! Faults of the environment: exit code 2, what is missing and how to get it, nothing left behind.
+
+use assert_cmd::Command;
+use testkit::sandbox::Sandbox;
+
+use crate::{assert_nothing_left, imgbuild, project, transcript};
+
+#[test]
+fn no_network() {
+    let sandbox = Sandbox::new().unwrap();
+    // Port 9 (discard) of the loopback: nobody listens there.
+    let mirror = "debian=http://127.0.0.1:9/debian";
+    let text = transcript(&sandbox, imgbuild(&sandbox).args(["build", "--mirror", mirror, "--output"]).arg(sandbox.output()));
+    insta::assert_snapshot!(text, @r"
+    exit code 2
+    [1/9] resolve
+          resolve: failed
+    error: stage resolve: the mirror cannot be used: http://127.0.0.1:9/debian/dists/bookworm/InRelease: io: Connection refused (os error 111)
+    hint: check the network, name another with --mirror debian=URL, or use what the store has with --offline
+    ");
+    assert_nothing_left(&sandbox);
+}
+
+#[test]
+fn offline_with_an_empty_store() {
+    let sandbox = Sandbox::new().unwrap();
+    let text = transcript(&sandbox, imgbuild(&sandbox).args(["--quiet", "build", "--offline", "--output"]).arg(sandbox.output()));
+    insta::assert_snapshot!(text, @r"
+    exit code 2
+    error: stage resolve: --offline, and the store has no lock for image `demo`
+    hint: build it once with a network
+    ");
+    assert_nothing_left(&sandbox);
+}
+
+#[test]
+fn missing_tools() {
+    let sandbox = Sandbox::new().unwrap();
+    let text = transcript(&sandbox, imgbuild(&sandbox).env("PATH", "/nonexistent").args(["build", "--output"]).arg(sandbox.output()));
+    assert!(text.starts_with("exit code 2\nerror: not on this host: `mmdebstrap`"), "{text}");
+    assert!(text.contains("hint: install with: apt-get install --no-install-recommends "), "{text}");
+    assert_nothing_left(&sandbox);
+}
+
+/// A file system of 64 MiB, in a mount namespace that ends with the command.
+#[test]
+fn a_full_disk() {
+    let sandbox = Sandbox::new().unwrap();
+    let script = "mount -t tmpfs -o size=64m tmpfs \"$IMGBUILD_STORE\" && exec \"$0\" build --output \"$1\"";
+    let mut command = Command::new("unshare");
+    command.current_dir(project()).envs(sandbox.environment());
+    if rustix::process::geteuid().is_root() {
+        command.arg("--mount");
+    } else {
+        command.args(["--map-root-user", "--mount"]);
+    }
+    command.args(["sh", "-c", script]).arg(assert_cmd::cargo::cargo_bin!("imgbuild")).arg(sandbox.output());
+    let text = transcript(&sandbox, &mut command);
+    insta::assert_snapshot!(text, @r"
+    exit code 2
+    error: no space: `[SANDBOX]/store` has 67 MB free, the store needs 9.66 GB
+    hint: free some, run `imgbuild clean`, or use another folder (IMGBUILD_STORE, --output)
+    ");
+    assert_nothing_left(&sandbox);
+}
+
+#[test]
+fn a_store_that_is_a_file() {
+    let sandbox = Sandbox::new().unwrap();
+    let file = sandbox.write("file", "").unwrap();
+    let text = transcript(&sandbox, imgbuild(&sandbox).env("IMGBUILD_STORE", file).arg("plan"));
+    assert!(text.starts_with("exit code 2\nerror: the store cannot be used: "), "{text}");
+}

@@ -1,0 +1,62 @@
+//! The command line around a whole image: `build`, `verify`, `boot`, `smoke`.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use assert_cmd::Command;
+use testkit::foreground::Foreground;
+use testkit::image::Disks;
+use testkit::oracle;
+
+use crate::site::{IMGBUILD, Site, images};
+
+/// Cold, on two slow cores, with every package and the application to make.
+const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
+const KERNEL_LIMIT: Duration = Duration::from_secs(3 * 60);
+
+pub fn image_is_built_and_verified(site: &mut Site) -> Result<()> {
+    let folder = images();
+    imgbuild(&["build", "--image", "demo", "--format", "qcow2", "--output", &text(&folder)], BUILD_LIMIT)?;
+    let disks = Disks::find(&folder)?;
+    oracle::image_is_sound(&disks.system)?;
+    oracle::image_is_sound(&disks.data)?;
+    imgbuild(&["verify", &text(&disks.system)], BUILD_LIMIT)?;
+    site.disks = Some(disks);
+    Ok(())
+}
+
+pub fn boot_shows_the_console(site: &mut Site) -> Result<()> {
+    let system = text(&site.disks()?.system);
+    let mut boot = Foreground::start(Path::new(IMGBUILD), &["boot", &system])?;
+    boot.wait_for("Linux version", KERNEL_LIMIT)?;
+    boot.interrupt(Duration::from_secs(30))?;
+    Ok(())
+}
+
+pub fn smoke_by_ovmf(site: &mut Site) -> Result<()> {
+    let system = text(&site.disks()?.system);
+    let said = imgbuild(
+        &["smoke", &system, "--firmware", "uefi", "--timeout", "1200"],
+        Duration::from_secs(25 * 60),
+    )?;
+    ensure!(said.starts_with("green after "), "smoke ended well but said: {said}");
+    Ok(())
+}
+
+/// Runs the program to its end, wants exit code 0, and returns its standard output.
+fn imgbuild(args: &[&str], limit: Duration) -> Result<String> {
+    let output = Command::new(IMGBUILD).args(args).timeout(limit).output()?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "`imgbuild {}` ended with {}:\n{out}{err}",
+        args.join(" "),
+        output.status
+    );
+    Ok(out.into_owned())
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

@@ -1,0 +1,78 @@
+//! From a blank machine to a green verdict, in the article's network.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use imgbuild::qemu::accel::Accelerator;
+use imgbuild::qemu::{Firmware, Machine, MachineOptions, Net, Verdict};
+use imgbuild::store::Store;
+use testkit::config_volume;
+use testkit::lab::{self, INSTANCE_V4, INSTANCE_V6, Lab};
+
+use crate::site::{DOMAIN, Site, folder};
+
+/// Without KVM a first boot takes six to eight minutes on a quiet machine of two cores.
+const LIMIT: Duration = Duration::from_secs(20 * 60);
+
+pub fn turns_green(site: &mut Site) -> Result<()> {
+    let disks = site.disks()?.clone();
+    let folder = folder();
+    if folder.exists() {
+        fs_err::remove_dir_all(&folder)?;
+    }
+    fs_err::create_dir_all(&folder)?;
+    let lab = Lab::start(DOMAIN)?;
+    let volume = folder.join("volume.img");
+    config_volume::write(&volume, &lab.config_toml())?;
+    let options = MachineOptions {
+        name: "vm-tests".to_owned(),
+        accelerator: Accelerator::prove(&disks.system, &Store::default_root())?,
+        system: disks.system,
+        data: Some(disks.data),
+        overlay: true,
+        firmware: Firmware::Bios,
+        cpus: 2,
+        memory_mib: 2048,
+        net: Net::Tap { interface: lab::TAP.to_owned(), namespace: Some(lab.namespace().to_owned()) },
+        mac: "52:54:00:6d:61:73".to_owned(),
+        fw_cfg: Vec::new(),
+        volume: Some(volume),
+        resume: None,
+    };
+    let mut machine = Machine::start(&options, &folder)?;
+    let verdict = machine.wait_verdict(Verdict::Green, LIMIT);
+    // A machine that is not green still lets the other checks say what works and what does not.
+    site.lab = Some(lab);
+    site.machine = Some(machine);
+    let report = verdict?.json;
+    ensure!(report["domain"] == DOMAIN, "the verdict is about another domain: {report}");
+    Ok(())
+}
+
+pub fn configuration_is_stored(site: &mut Site) -> Result<()> {
+    let machine = site.machine()?;
+    let said = machine
+        .shell("stat -c '%a %U' /etc/appliance/config.toml && findmnt -no LABEL --target /etc/appliance")?;
+    ensure!(said == "600 root\nmastodon-data\n", "mode, owner and disk of the stored configuration: {said}");
+    let status = machine.shell("appliance status --json")?;
+    let status: serde_json::Value =
+        serde_json::from_str(&status).with_context(|| format!("reading the status: {status}"))?;
+    ensure!(status["verdict"] == "green", "the status is not the verdict: {status}");
+    Ok(())
+}
+
+pub fn network_is_the_articles(site: &mut Site) -> Result<()> {
+    let said = site
+        .machine()?
+        .shell("ip -o addr show scope global; ip -6 route show default; ip -4 route show default")?;
+    for wanted in [format!("{INSTANCE_V6}/128"), format!("{INSTANCE_V4}/24"), "proto ra".to_owned()] {
+        ensure!(said.contains(&wanted), "no `{wanted}` in: {said}");
+    }
+    let slaac = said.lines().any(|line| line.contains("2001:db8:fc89:100:") && line.contains("/64"));
+    ensure!(slaac, "no address by SLAAC beside the fixed one: {said}");
+    ensure!(
+        !said.contains("default via 192.168."),
+        "the lab offers no way out over IPv4, but a default route is there: {said}"
+    );
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! The appliance as a whole: built by the command line, booted in the lab of the test kit, set up by its own first boot, and then
+//! looked at from outside, as its users and its attackers would.
+//!
+//! A machine without KVM takes minutes to boot, so the checks share two boots and run in this order:
+//!
+//! 1. SeaBIOS, cold, in the lab, configured by a CIDATA volume; a reboot; power off; a look at the disks;
+//! 2. OVMF, on QEMU's own network, configured by fw_cfg, by `imgbuild smoke`.
+//!
+//! A check that needs what an earlier one was to make says so instead of passing. `cargo test --package imgbuild --test vm`.
+
+mod account;
+mod build;
+mod exposure;
+mod first_boot;
+mod power;
+mod site;
+mod web;
+
+use std::process::ExitCode;
+
+use site::Site;
+use testkit::scenario::{self, Check};
+
+/// In their order; names say what holds.
+const CHECKS: &[Check<Site>] = &[
+    ("image_is_built_and_verified_by_the_command_line", build::image_is_built_and_verified),
+    ("boot_shows_the_console_and_ends_with_ctrl_c", build::boot_shows_the_console),
+    ("first_boot_turns_green", first_boot::turns_green),
+    ("configuration_of_the_volume_is_stored_for_root_alone", first_boot::configuration_is_stored),
+    ("network_has_slaac_and_the_fixed_address_and_ipv4_as_client", first_boot::network_is_the_articles),
+    ("about_answers_over_ipv6_with_the_issued_chain", web::about_has_the_issued_chain),
+    ("http_redirects_to_https", web::http_redirects),
+    ("instance_api_names_the_domain", web::instance_api),
+    ("websocket_without_token_is_401", web::websocket_needs_a_token),
+    ("ipv4_is_refused_on_80_and_443", exposure::no_web_over_ipv4),
+    ("inner_services_are_refused_from_outside", exposure::inner_services_are_closed),
+    ("sign_up_sends_its_mail_over_ipv4", account::sign_up),
+    ("link_in_the_mail_activates", account::activate),
+    ("make_admin_opens_the_settings", account::make_admin),
+    ("uploaded_picture_gets_a_thumbnail", account::upload),
+    ("status_arrives_on_the_websocket", account::status_on_the_websocket),
+    ("reboot_comes_back_with_the_same_secrets", power::reboot_keeps_everything),
+    ("power_off_leaves_clean_file_systems", power::off_leaves_clean_file_systems),
+    ("same_image_boots_by_ovmf_and_passes_smoke", build::smoke_by_ovmf),
+];
+
+fn main() -> ExitCode {
+    scenario::run(Site::default, CHECKS)
+}
