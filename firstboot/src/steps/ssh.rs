@@ -48,7 +48,10 @@ fn apply(context: &Context) -> Result<()> {
     block::write(&context.path(KEYS), wanted, 0o600)?;
     if context.is_machine() {
         let unit = &context.facts.system.ssh_unit;
-        systemd::enable(unit)?;
+        // At boot it may just not have come up yet, and enabling it again is slow where it also has an init script.
+        if !systemd::is_enabled(unit) {
+            systemd::enable(unit)?;
+        }
         systemd::start(unit)?;
     }
     Ok(())
