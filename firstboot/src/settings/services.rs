@@ -156,9 +156,17 @@ pub struct Mail {
     /// Password that goes with the login.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
-    /// Whether the relay's certificate must be valid.
-    #[serde(default)]
-    pub verify: Verify,
+    /// Whether the relay's certificate must be valid; when left out, it must if there is a login to protect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<Verify>,
+}
+
+impl Mail {
+    /// What holds. v1.6.1 cannot switch STARTTLS off, so a relay in the same house, which has no login and a certificate of its own,
+    /// works only when the certificate is not looked at.
+    pub fn verification(&self) -> Verify {
+        self.verify.unwrap_or(if self.login.is_some() { Verify::Peer } else { Verify::None })
+    }
 }
 
 fn smtp_port() -> u16 {
@@ -166,13 +174,12 @@ fn smtp_port() -> u16 {
 }
 
 /// Whether the relay's certificate must be valid.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verify {
     /// Any certificate will do: a relay in the same house.
     None,
     /// It must be valid for the relay's name.
-    #[default]
     Peer,
 }
 

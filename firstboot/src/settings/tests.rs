@@ -28,7 +28,7 @@ fn the_smallest_settings_have_the_articles_defaults() {
 fn the_example_is_valid_and_survives_being_shown() {
     let settings = Settings::parse("example", Settings::example()).unwrap();
     assert_eq!(settings.hostname(), "sns-v6.example.net");
-    assert_eq!(settings.mail.as_ref().unwrap().verify, Verify::Peer);
+    assert_eq!(settings.mail.as_ref().unwrap().verification(), Verify::None);
     let mut shown = Settings::parse("shown", &settings.redacted()).unwrap();
     assert_eq!(shown.extra_env["DEFAULT_LOCALE"], "(redacted)");
     shown.extra_env.clone_from(&settings.extra_env);

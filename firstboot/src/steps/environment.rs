@@ -156,7 +156,7 @@ fn relay(mail: &Mail) -> Pairs {
     pairs.push(("SMTP_FROM_ADDRESS", mail.from.clone()));
     pairs.push(("SMTP_AUTH_METHOD", method.to_owned()));
     // STARTTLS cannot be switched off in v1.6.1, so a relay with a certificate of its own needs `none`.
-    let verify = match mail.verify {
+    let verify = match mail.verification() {
         Verify::None => "none",
         Verify::Peer => "peer",
     };
