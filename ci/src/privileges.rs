@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail};
 
-/// What to put before a command that starts the lab.
+/// What to put before a command that starts the lab. In a user namespace that command has no network but the lab.
 pub fn prefix() -> Result<Vec<&'static str>> {
     if rustix::process::geteuid().is_root() {
         return Ok(Vec::new());
@@ -14,8 +14,9 @@ pub fn prefix() -> Result<Vec<&'static str>> {
              hint: run `cargo ci` with sudo, or boot a single machine without a lab by `imgbuild boot`"
         );
     }
-    let unshare = ["unshare", "--user", "--map-auto", "--map-root-user", "--mount"];
+    // With a network of its own: `ip netns add` goes back to the namespace it came from, which must be the user's own.
+    let unshare = ["unshare", "--user", "--map-auto", "--map-root-user", "--net", "--mount"];
     // Names of network namespaces are files below /run/netns, which this user cannot write.
-    let mount = ["sh", "-c", "mount -t tmpfs tmpfs /run && exec \"$@\"", "sh"];
-    Ok(unshare.into_iter().chain(mount).collect())
+    let prepare = ["sh", "-c", "mount -t tmpfs tmpfs /run && ip link set lo up && exec \"$@\"", "sh"];
+    Ok(unshare.into_iter().chain(prepare).collect())
 }
