@@ -54,7 +54,10 @@ pub fn build(recipe: &Recipe, base: &BaseTree, epoch: u64, context: &Context) ->
         if source.join("rbenv").is_dir() {
             sandbox.copy_in(&source.join("rbenv"), "/home/mastodon/.rbenv", MASTODON_UID)?;
         }
-        sandbox.run(&["chown", &format!("{MASTODON_UID}:{MASTODON_UID}"), "/home/mastodon"], crate::sandbox::Network::None)?;
+        sandbox.run(
+            &["chown", &format!("{MASTODON_UID}:{MASTODON_UID}"), "/home/mastodon"],
+            crate::sandbox::Network::None,
+        )?;
         for command in &app.build {
             context.reporter.doing(command);
             sandbox.run_as(MASTODON_UID, "/home/mastodon/live", command)?;

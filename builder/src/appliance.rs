@@ -48,10 +48,15 @@ pub fn build(context: &Context) -> Result<(Appliance, bool)> {
     let root = context.project.root();
     let sources = root.join("firstboot");
     if !sources.join("Cargo.toml").is_file() {
-        let message = format!("`{}` has no `firstboot` sources to build the guest's program from", root.display());
+        let message =
+            format!("`{}` has no `firstboot` sources to build the guest's program from", root.display());
         return Err(Fault::user(message).hint("give a ready-made one with --appliance FILE").into());
     }
-    let digest = [crate::digest::folder(&sources)?, crate::digest::file(&root.join("Cargo.lock"))?, crate::digest::file(&root.join("Cargo.toml"))?];
+    let digest = [
+        crate::digest::folder(&sources)?,
+        crate::digest::file(&root.join("Cargo.lock"))?,
+        crate::digest::file(&root.join("Cargo.toml"))?,
+    ];
     let key = Key::of("appliance", STAGE_VERSION, &digest.iter().map(String::as_str).collect::<Vec<_>>());
     let (folder, cached) = context.store.get_or_make("appliance-v1", &key, |folder| {
         let target = context.store.root().join("cargo-target");
@@ -69,7 +74,9 @@ fn zigbuild(context: &Context, target: &Path) -> Result<()> {
     let zigbuild = tools.join("bin/cargo-zigbuild");
     if !zigbuild.is_file() {
         let message = format!("not on this host: `cargo-zigbuild` (looked for `{}`)", zigbuild.display());
-        return Err(Fault::environment(message).hint("`cargo ci setup` installs it; or give the binary with --appliance FILE").into());
+        return Err(Fault::environment(message)
+            .hint("`cargo ci setup` installs it; or give the binary with --appliance FILE")
+            .into());
     }
     // cargo-zigbuild takes `zig` from the search path.
     let mut path = std::ffi::OsString::from(tools.join("ziglang"));
@@ -78,7 +85,16 @@ fn zigbuild(context: &Context, target: &Path) -> Result<()> {
     Run::new(&context.log, zigbuild)
         .env("PATH", path)
         .env("CARGO_TARGET_DIR", target)
-        .args(["zigbuild", "--release", "--locked", "--package", "firstboot", "--bin", "appliance", "--target"])
+        .args([
+            "zigbuild",
+            "--release",
+            "--locked",
+            "--package",
+            "firstboot",
+            "--bin",
+            "appliance",
+            "--target",
+        ])
         .arg(format!("{TARGET}.{}.{}", GLIBC.0, GLIBC.1))
         .folder(context.project.root())
         .on_line(|line| context.reporter.doing(line.trim()))
@@ -93,8 +109,11 @@ fn check(path: &Path) -> Result<()> {
     }
     match newest_glibc(&bytes) {
         Some(version) if version > GLIBC => {
-            let message = format!("`{}` needs GLIBC_{}.{}, CentOS 7 has 2.17", path.display(), version.0, version.1);
-            Err(Fault::user(message).hint("build it with cargo-zigbuild for x86_64-unknown-linux-gnu.2.17").into())
+            let message =
+                format!("`{}` needs GLIBC_{}.{}, CentOS 7 has 2.17", path.display(), version.0, version.1);
+            Err(Fault::user(message)
+                .hint("build it with cargo-zigbuild for x86_64-unknown-linux-gnu.2.17")
+                .into())
         }
         _ => Ok(()),
     }
@@ -104,8 +123,17 @@ fn check(path: &Path) -> Result<()> {
 pub fn newest_glibc(bytes: &[u8]) -> Option<(u32, u32)> {
     const MARK: &[u8] = b"GLIBC_";
     let mut newest = None;
-    for start in bytes.windows(MARK.len()).enumerate().filter(|(_, window)| *window == MARK).map(|(at, _)| at + MARK.len()) {
-        let text: String = bytes[start..].iter().take(8).map_while(|byte| (byte.is_ascii_digit() || *byte == b'.').then_some(char::from(*byte))).collect();
+    for start in bytes
+        .windows(MARK.len())
+        .enumerate()
+        .filter(|(_, window)| *window == MARK)
+        .map(|(at, _)| at + MARK.len())
+    {
+        let text: String = bytes[start..]
+            .iter()
+            .take(8)
+            .map_while(|byte| (byte.is_ascii_digit() || *byte == b'.').then_some(char::from(*byte)))
+            .collect();
         let mut parts = text.split('.').map(str::parse::<u32>);
         if let (Some(Ok(major)), Some(Ok(minor))) = (parts.next(), parts.next()) {
             newest = newest.max(Some((major, minor)));

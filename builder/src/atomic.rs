@@ -21,7 +21,9 @@ pub fn publish(temp: tempfile::NamedTempFile, path: &Path) -> Result<()> {
     temp.as_file().sync_all().with_context(|| format!("writing `{}`", path.display()))?;
     // NamedTempFile makes 0600; artifacts and logs are no secrets.
     temp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    temp.persist(path).map_err(|error| error.error).with_context(|| format!("writing `{}`", path.display()))?;
+    temp.persist(path)
+        .map_err(|error| error.error)
+        .with_context(|| format!("writing `{}`", path.display()))?;
     fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()?;
     Ok(())
 }

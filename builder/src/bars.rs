@@ -31,7 +31,9 @@ impl Default for Bars {
 
 fn style(template: &str) -> ProgressStyle {
     // A template that indicatif refuses would be our bug; the default style still shows progress.
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> ")
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
 }
 
 const SPINNER: &str = "{prefix} {spinner} {elapsed} {wide_msg}";
@@ -40,7 +42,9 @@ const BYTES: &str = "{prefix} [{bar:24}] {bytes}/{total_bytes} {bytes_per_sec} {
 
 impl Reporter for Bars {
     fn stage(&self, number: usize, total: usize, name: &str) {
-        let bar = ProgressBar::new_spinner().with_style(style(SPINNER)).with_prefix(format!("[{number}/{total}] {name}"));
+        let bar = ProgressBar::new_spinner()
+            .with_style(style(SPINNER))
+            .with_prefix(format!("[{number}/{total}] {name}"));
         bar.enable_steady_tick(Duration::from_millis(200));
         *self.bar() = bar;
     }

@@ -184,9 +184,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Cli {
 
 fn with_default_verb(mut arguments: Vec<OsString>) -> Vec<OsString> {
     use clap::CommandFactory as _;
-    let verbs: Vec<String> = Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
-    let is_verb = |word: &OsString| word.to_str().is_some_and(|word| word == "help" || verbs.iter().any(|verb| verb == word));
-    let asks = |word: &OsString| word.to_str().is_some_and(|word| ["--help", "-h", "--version", "-V"].contains(&word));
+    let verbs: Vec<String> =
+        Cli::command().get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
+    let is_verb = |word: &OsString| {
+        word.to_str().is_some_and(|word| word == "help" || verbs.iter().any(|verb| verb == word))
+    };
+    let asks = |word: &OsString| {
+        word.to_str().is_some_and(|word| ["--help", "-h", "--version", "-V"].contains(&word))
+    };
     let first = arguments.get(1);
     let bare_question = arguments.len() == 2 && first.is_some_and(asks);
     if !bare_question && !arguments.iter().skip(1).any(is_verb) {

@@ -70,6 +70,10 @@ mod tests {
         };
         let one = digest("a", "x", 0o644);
         assert_eq!(one, digest("a", "x", 0o600));
-        assert!([digest("b", "x", 0o644), digest("a", "y", 0o644), digest("a", "x", 0o755)].iter().all(|other| *other != one));
+        assert!(
+            [digest("b", "x", 0o644), digest("a", "y", 0o644), digest("a", "x", 0o755)]
+                .iter()
+                .all(|other| *other != one)
+        );
     }
 }

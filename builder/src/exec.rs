@@ -162,13 +162,16 @@ impl<'a> Run<'a> {
         if status.success() {
             return Ok(if to_file { String::new() } else { stdout });
         }
-        let name = Path::new(&self.program).file_name().unwrap_or(&self.program).to_string_lossy().into_owned();
+        let name =
+            Path::new(&self.program).file_name().unwrap_or(&self.program).to_string_lossy().into_owned();
         let mut message = format!("`{name}` ended with {status}");
         for text in tail {
             message.push_str("\n  | ");
             message.push_str(text.trim_end());
         }
-        Err(Fault::environment(message).hint(format!("the whole log is in `{}`", self.log.path.display())).into())
+        Err(Fault::environment(message)
+            .hint(format!("the whole log is in `{}`", self.log.path.display()))
+            .into())
     }
 
     /// Starts it and leaves it running; its output goes to the file. For QEMU and servers, whose owner stops them.
@@ -211,13 +214,19 @@ fn not_started(program: &OsStr, line: &str, error: &std::io::Error) -> anyhow::E
 /// Both outputs of a child, line by line in order of arrival; `true` marks standard output. A carriage return ends a line too,
 /// so that a tool's own progress arrives as it happens.
 fn lines(child: &mut Child) -> mpsc::IntoIter<(bool, String)> {
-    fn pump(stream: impl std::io::Read + Send + 'static, is_stdout: bool, sender: mpsc::Sender<(bool, String)>) {
+    fn pump(
+        stream: impl std::io::Read + Send + 'static,
+        is_stdout: bool,
+        sender: mpsc::Sender<(bool, String)>,
+    ) {
         std::thread::spawn(move || {
             let mut text = Vec::new();
             for byte in BufReader::new(stream).bytes().map_while(Result::ok) {
                 if byte != b'\n' && byte != b'\r' {
                     text.push(byte);
-                } else if !text.is_empty() && sender.send((is_stdout, String::from_utf8_lossy(&text).into_owned())).is_err() {
+                } else if !text.is_empty()
+                    && sender.send((is_stdout, String::from_utf8_lossy(&text).into_owned())).is_err()
+                {
                     return;
                 } else {
                     text.clear();
@@ -250,7 +259,11 @@ pub fn command_line(program: &OsStr, args: &[OsString]) -> String {
 
 fn quote(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,+@%".contains(c);
-    if !text.is_empty() && text.chars().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }
 
 #[cfg(test)]

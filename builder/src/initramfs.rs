@@ -52,7 +52,9 @@ fn archive(bytes: &[u8], names: &mut Vec<String>) -> Result<usize> {
         };
         let (size, name_size) = (field(6)?, field(11)?);
         let name_start = at + HEADER;
-        let Some(name) = bytes.get(name_start..name_start.saturating_add(name_size)) else { bail!("a cpio archive ends in a name") };
+        let Some(name) = bytes.get(name_start..name_start.saturating_add(name_size)) else {
+            bail!("a cpio archive ends in a name")
+        };
         let name = String::from_utf8_lossy(name).trim_end_matches('\0').to_owned();
         let data = (name_start + name_size).next_multiple_of(4);
         at = data.saturating_add(size).next_multiple_of(4);

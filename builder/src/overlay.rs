@@ -93,7 +93,10 @@ pub fn lay(inputs: &Inputs<'_>, context: &Context) -> Result<(ImageTree, bool)> 
     for name in &image.overlays {
         let folder = context.project.overlay(name);
         if !folder.join("overlay.toml").is_file() {
-            let message = format!("key `overlays`: `{name}` is no overlay: `{}` does not exist", folder.join("overlay.toml").display());
+            let message = format!(
+                "key `overlays`: `{name}` is no overlay: `{}` does not exist",
+                folder.join("overlay.toml").display()
+            );
             return Err(Fault::user(message).into());
         }
         parts.push(crate::digest::folder(&folder)?);
@@ -130,14 +133,19 @@ fn add_own_files(layer: &mut Layer, inputs: &Inputs<'_>, ids: &Ids) -> Result<()
     layer.add("/usr/libexec/appliance", 0o755, Content::Host(inputs.appliance.path().to_owned()))?;
     layer.add("/usr/bin/appliance", 0o777, Content::Link("../libexec/appliance".to_owned()))?;
     layer.add("/etc/fstab", 0o644, Content::Bytes(crate::disk::fstab(ids).into_bytes()))?;
-    layer.add("/boot/grub/grub.cfg", 0o644, Content::Bytes(crate::disk::grub_cfg(&image.boot, &image.title, ids).into_bytes()))?;
+    layer.add(
+        "/boot/grub/grub.cfg",
+        0o644,
+        Content::Bytes(crate::disk::grub_cfg(&image.boot, &image.title, ids).into_bytes()),
+    )?;
     layer.replace.extend(["/etc/fstab", "/boot/grub/grub.cfg"].iter().map(|path| (*path).to_owned()));
     Ok(())
 }
 
 fn compose(layer: Layer, inputs: &Inputs<'_>, output: &Path, context: &Context) -> Result<()> {
     let file = fs::File::create(output)?;
-    let mut composer = Composer::new(layer, TreeWriter::new(BufWriter::with_capacity(1 << 20, file), inputs.epoch));
+    let mut composer =
+        Composer::new(layer, TreeWriter::new(BufWriter::with_capacity(1 << 20, file), inputs.epoch));
     let total = fs::metadata(inputs.base.tar())?.len();
     let base = tar::Archive::new(BufReader::with_capacity(1 << 20, fs::File::open(inputs.base.tar())?));
     composer.copy_base(base, |done| context.reporter.progress(done, total, Unit::Bytes))?;
@@ -161,7 +169,14 @@ struct Composer<W: Write> {
 impl<W: Write> Composer<W> {
     fn new(layer: Layer, writer: TreeWriter<W>) -> Self {
         let accounts = Accounts::default();
-        Composer { layer, writer, folders: BTreeSet::new(), accounts, account_meta: BTreeMap::new(), units: BTreeMap::new() }
+        Composer {
+            layer,
+            writer,
+            folders: BTreeSet::new(),
+            accounts,
+            account_meta: BTreeMap::new(),
+            units: BTreeMap::new(),
+        }
     }
 
     fn copy_base<R: Read>(&mut self, mut base: tar::Archive<R>, progress: impl Fn(u64)) -> Result<()> {
@@ -195,7 +210,12 @@ impl<W: Write> Composer<W> {
             return self.read_account(entry, file);
         }
         if let Some(target) = entry.link_name()?.filter(|_| entry.header().entry_type().is_symlink()) {
-            if self.layer.disable.iter().any(|unit| units::enables(path.as_str(), &target.to_string_lossy(), unit)) {
+            if self
+                .layer
+                .disable
+                .iter()
+                .any(|unit| units::enables(path.as_str(), &target.to_string_lossy(), unit))
+            {
                 return Ok(());
             }
         }
@@ -208,18 +228,26 @@ impl<W: Write> Composer<W> {
             }
             if !self.layer.replace.contains(path.as_str()) {
                 let message = format!("`{}` would replace `{path}`, which a package brought", added.origin);
-                return Err(Fault::user(message).hint("name it under `replace` in overlay.toml if that is meant").into());
+                return Err(Fault::user(message)
+                    .hint("name it under `replace` in overlay.toml if that is meant")
+                    .into());
             }
             return Ok(());
         }
         if is_folder {
             self.folders.insert(path.clone());
         }
-        if units::is_unit_path(path.as_str()) && entry.header().entry_type().is_file() && entry.size() < UNIT_LIMIT {
+        if units::is_unit_path(path.as_str())
+            && entry.header().entry_type().is_file()
+            && entry.size() < UNIT_LIMIT
+        {
             let mut text = Vec::new();
             entry.read_to_end(&mut text)?;
             let meta = meta_of(entry)?;
-            self.units.insert(path.name().to_owned(), (path.to_string(), String::from_utf8_lossy(&text).into_owned()));
+            self.units.insert(
+                path.name().to_owned(),
+                (path.to_string(), String::from_utf8_lossy(&text).into_owned()),
+            );
             return self.writer.file(path, meta, &text);
         }
         self.writer.copy(entry, path)
@@ -248,7 +276,10 @@ impl<W: Write> Composer<W> {
             let mut entry = entry?;
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let path = of_member(&name).map_err(|message| anyhow!(message))?;
-            if path.is_within("/home/mastodon") && machine_state::rule(&path).is_none() && !self.layer.files.contains_key(&path) {
+            if path.is_within("/home/mastodon")
+                && machine_state::rule(&path).is_none()
+                && !self.layer.files.contains_key(&path)
+            {
                 if entry.header().entry_type().is_dir() {
                     self.folders.insert(path.clone());
                     if let Some(meta) = self.stated_meta(&path)? {
@@ -268,12 +299,17 @@ impl<W: Write> Composer<W> {
         let mut meta = Meta::root(stated.mode);
         if let Some(owner) = &stated.owner {
             // Users that overlays bring are not in the base tree's passwd yet.
-            let found = self.layer.users.iter().find(|user| user.name == *owner).map(|user| (user.uid, user.uid));
-            (meta.uid, meta.gid) = found.or_else(|| self.accounts.user(owner)).ok_or_else(|| Fault::user(format!("`{path}`: no user `{owner}` in the tree")))?;
+            let found =
+                self.layer.users.iter().find(|user| user.name == *owner).map(|user| (user.uid, user.uid));
+            (meta.uid, meta.gid) = found
+                .or_else(|| self.accounts.user(owner))
+                .ok_or_else(|| Fault::user(format!("`{path}`: no user `{owner}` in the tree")))?;
         }
         if let Some(group) = &stated.group {
             let found = self.layer.users.iter().find(|user| user.name == *group).map(|user| user.uid);
-            meta.gid = found.or_else(|| self.accounts.group(group)).ok_or_else(|| Fault::user(format!("`{path}`: no group `{group}` in the tree")))?;
+            meta.gid = found
+                .or_else(|| self.accounts.group(group))
+                .ok_or_else(|| Fault::user(format!("`{path}`: no group `{group}` in the tree")))?;
         }
         Ok(Some(meta))
     }
@@ -312,7 +348,9 @@ impl<W: Write> Composer<W> {
             }
         }
         self.enable_units()?;
-        let texts = [&self.accounts.passwd, &self.accounts.group, &self.accounts.shadow, &self.accounts.gshadow].map(Clone::clone);
+        let texts =
+            [&self.accounts.passwd, &self.accounts.group, &self.accounts.shadow, &self.accounts.gshadow]
+                .map(Clone::clone);
         for (file, text) in ACCOUNT_FILES.iter().zip(texts) {
             let path: TreePath = file.parse().map_err(|message: String| anyhow!(message))?;
             let mode = if file.ends_with("shadow") { 0o640 } else { 0o644 };
@@ -325,10 +363,15 @@ impl<W: Write> Composer<W> {
     fn enable_units(&mut self) -> Result<()> {
         let mut links: BTreeMap<String, String> = BTreeMap::new();
         for unit in &self.layer.enable {
-            let (path, text) = self.units.get(unit).ok_or_else(|| Fault::user(format!("an overlay enables `{unit}`, which is not in the tree")))?;
+            let (path, text) = self.units.get(unit).ok_or_else(|| {
+                Fault::user(format!("an overlay enables `{unit}`, which is not in the tree"))
+            })?;
             let wanted = units::install_links(unit, path, text);
             if wanted.is_empty() {
-                return Err(Fault::user(format!("an overlay enables `{unit}`, which has no [Install] section")).into());
+                return Err(Fault::user(format!(
+                    "an overlay enables `{unit}`, which has no [Install] section"
+                ))
+                .into());
             }
             links.extend(wanted);
         }

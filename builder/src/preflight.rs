@@ -29,7 +29,8 @@ pub fn check(recipe: &Recipe, formats: &[Format], output: &Path, context: &Conte
     let cached = context.store.root().join("disk-v1").is_dir();
     // With earlier results in the store less is needed, but how much less only the stages know.
     room(context.store.root(), if cached { STORE_NEED / 2 } else { STORE_NEED }, "the store")?;
-    let need: u64 = formats.iter().map(|format| if *format == Format::Raw { FORMAT_NEED * 2 } else { FORMAT_NEED }).sum();
+    let need: u64 =
+        formats.iter().map(|format| if *format == Format::Raw { FORMAT_NEED * 2 } else { FORMAT_NEED }).sum();
     fs::create_dir_all(output)?;
     room(output, need, &format!("image `{}`", recipe.image.name))
 }
@@ -40,6 +41,9 @@ fn room(folder: &Path, need: u64, what: &str) -> Result<()> {
     if free >= need {
         return Ok(());
     }
-    let message = format!("no space: `{}` has {} free, {what} needs {}", folder.display(), human(free), human(need));
-    Err(Fault::environment(message).hint("free some, run `imgbuild clean`, or use another folder (IMGBUILD_STORE, --output)").into())
+    let message =
+        format!("no space: `{}` has {} free, {what} needs {}", folder.display(), human(free), human(need));
+    Err(Fault::environment(message)
+        .hint("free some, run `imgbuild clean`, or use another folder (IMGBUILD_STORE, --output)")
+        .into())
 }

@@ -29,7 +29,9 @@ impl Project {
             }
         }
         let message = format!("no `images` and `overlays` folders in `{}`", start.display());
-        Err(Fault::user(message).hint("run imgbuild inside a clone of its repository, or name one with --project").into())
+        Err(Fault::user(message)
+            .hint("run imgbuild inside a clone of its repository, or name one with --project")
+            .into())
     }
 
     /// For commands that use no recipe.
@@ -44,14 +46,16 @@ impl Project {
 
     /// The folder of an image: a path when it has a slash, else a name below `images/`.
     pub fn image(&self, name: &str) -> Result<PathBuf> {
-        let folder = if name.contains('/') { PathBuf::from(name) } else { self.root.join("images").join(name) };
+        let folder =
+            if name.contains('/') { PathBuf::from(name) } else { self.root.join("images").join(name) };
         if folder.join("image.toml").is_file() {
             return Ok(fs::canonicalize(folder)?);
         }
         let message = format!("no image `{name}`: `{}` does not exist", folder.join("image.toml").display());
         let known = self.images();
         let fault = Fault::user(message);
-        let fault = if known.is_empty() { fault } else { fault.hint(format!("known images: {}", known.join(", "))) };
+        let fault =
+            if known.is_empty() { fault } else { fault.hint(format!("known images: {}", known.join(", "))) };
         Err(fault.into())
     }
 

@@ -18,7 +18,8 @@ pub struct Release {
 impl Release {
     /// Reads the fields `Date` and `SHA256`.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let date = text.lines().find_map(|line| line.strip_prefix("Date: ")).ok_or("it has no field `Date`")?;
+        let date =
+            text.lines().find_map(|line| line.strip_prefix("Date: ")).ok_or("it has no field `Date`")?;
         let date = parse_date(date).ok_or_else(|| format!("its date `{date}` cannot be read"))?;
         let mut files = Vec::new();
         for line in text.lines().skip_while(|line| *line != "SHA256:").skip(1) {
@@ -28,7 +29,11 @@ impl Release {
                 files.push((digest.to_owned(), path.to_owned()));
             }
         }
-        if files.is_empty() { Err("it lists no SHA-256 digests".to_owned()) } else { Ok(Release { date, files }) }
+        if files.is_empty() {
+            Err("it lists no SHA-256 digests".to_owned())
+        } else {
+            Ok(Release { date, files })
+        }
     }
 
     /// SHA-256 over the digests of the components' package indexes for amd64 and all.
@@ -48,7 +53,8 @@ impl Release {
 
 /// `Sat, 09 Aug 2025 09:03:21 UTC` as seconds since 1970.
 fn parse_date(text: &str) -> Option<u64> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let words: Vec<&str> = text.split_whitespace().collect();
     let [_, day, month, year, time, "UTC" | "GMT" | "+0000"] = words[..] else { return None };
     let month = MONTHS.iter().position(|name| *name == month)? as u64 + 1;
@@ -81,7 +87,9 @@ mod tests {
     #[test]
     fn only_the_named_components_count() {
         let text = |other: &str| {
-            format!("Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n aa 1 main/binary-amd64/Packages\n {other} 1 contrib/binary-amd64/Packages\n-----")
+            format!(
+                "Date: Thu, 01 Jan 1970 00:00:00 UTC\nSHA256:\n aa 1 main/binary-amd64/Packages\n {other} 1 contrib/binary-amd64/Packages\n-----"
+            )
         };
         let main = ["main".to_owned()];
         let one = Release::parse(&text("bb")).unwrap();

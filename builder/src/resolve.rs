@@ -47,7 +47,8 @@ pub struct LockedSuite {
 impl Lock {
     /// The part of a stage's key that the lock gives; the mirror's name is no part of it.
     pub fn key(&self) -> Key {
-        let parts: Vec<&str> = self.suites.iter().flat_map(|suite| [suite.suite.as_str(), suite.indexes.as_str()]).collect();
+        let parts: Vec<&str> =
+            self.suites.iter().flat_map(|suite| [suite.suite.as_str(), suite.indexes.as_str()]).collect();
         let epoch = self.epoch.to_string();
         let mut all = vec![epoch.as_str()];
         all.extend(parts);
@@ -72,14 +73,18 @@ pub fn resolve(recipe: &Recipe, context: &Context) -> Result<(Lock, bool)> {
         context.reporter.doing(&format!("asking {uri} for {suite}"));
         let text = get(&format!("{}/dists/{suite}/InRelease", uri.trim_end_matches('/')))?;
         let release = Release::parse(&text).map_err(|message| {
-            Fault::environment(format!("`{uri}` answered with something that is no InRelease of `{suite}`: {message}"))
-                .hint("is it a Debian mirror? another one: --mirror debian=URL")
+            Fault::environment(format!(
+                "`{uri}` answered with something that is no InRelease of `{suite}`: {message}"
+            ))
+            .hint("is it a Debian mirror? another one: --mirror debian=URL")
         })?;
         epoch = epoch.max(release.date);
         suites.push(LockedSuite { uri, indexes: release.indexes(&recipe.image.debian.components), suite });
     }
     if let Some(last) = last {
-        let same = |lock: &Lock| lock.suites.iter().map(|suite| (suite.suite.clone(), suite.indexes.clone())).collect::<Vec<_>>();
+        let same = |lock: &Lock| {
+            lock.suites.iter().map(|suite| (suite.suite.clone(), suite.indexes.clone())).collect::<Vec<_>>()
+        };
         let fresh = Lock { epoch, suites };
         if same(&last) == same(&fresh) {
             return Ok((Lock { epoch: last.epoch, suites: fresh.suites }, false));
@@ -102,7 +107,8 @@ pub fn wanted(recipe: &Recipe, context: &Context) -> Result<Vec<(String, String)
     })?;
     let mut all = vec![(main.clone(), suite.clone()), (main, format!("{suite}-updates"))];
     // A mirror given on the command line is taken alone: the host's security mirror may be just what cannot be reached.
-    let security = given("debian-security").or_else(|| given("debian").is_none().then_some(host.security).flatten());
+    let security =
+        given("debian-security").or_else(|| given("debian").is_none().then_some(host.security).flatten());
     if let Some(security) = security {
         all.push((security, format!("{suite}-security")));
     }
@@ -115,7 +121,9 @@ fn kept_path(context: &Context, recipe: &Recipe) -> PathBuf {
 
 fn load(path: &Path) -> Result<Option<Lock>> {
     match fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text).map(Some).with_context(|| format!("reading `{}`", path.display())),
+        Ok(text) => {
+            serde_json::from_str(&text).map(Some).with_context(|| format!("reading `{}`", path.display()))
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
     }

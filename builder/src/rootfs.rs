@@ -55,7 +55,14 @@ pub fn make(recipe: &Recipe, lock: &Lock, context: &Context) -> Result<(BaseTree
     Ok((BaseTree { tar: folder.join("base.tar"), key }, cached))
 }
 
-fn mmdebstrap(recipe: &Recipe, lock: &Lock, before: Option<&Path>, tar: &Path, temp: &Path, context: &Context) -> Result<()> {
+fn mmdebstrap(
+    recipe: &Recipe,
+    lock: &Lock,
+    before: Option<&Path>,
+    tar: &Path,
+    temp: &Path,
+    context: &Context,
+) -> Result<()> {
     let debian = &recipe.image.debian;
     let mut progress = Progress::default();
     let mut run = Run::new(&context.log, "mmdebstrap")
@@ -92,9 +99,14 @@ struct Progress {
 impl Progress {
     fn line(&mut self, line: &str, context: &Context) {
         let line = line.trim();
-        if let Some((count, _)) = line.split_once(" upgraded, ").and_then(|(_, rest)| rest.split_once(" newly installed")) {
+        if let Some((count, _)) =
+            line.split_once(" upgraded, ").and_then(|(_, rest)| rest.split_once(" newly installed"))
+        {
             self.total += 3 * count.parse::<u64>().unwrap_or(0);
-        } else if line.starts_with("Get:") || line.starts_with("Unpacking ") || line.starts_with("Setting up ") {
+        } else if line.starts_with("Get:")
+            || line.starts_with("Unpacking ")
+            || line.starts_with("Setting up ")
+        {
             self.done += 1;
             let words: Vec<&str> = line.split_whitespace().take(3).collect();
             context.reporter.doing(&words.join(" "));

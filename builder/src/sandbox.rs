@@ -58,7 +58,10 @@ impl<'a> Sandbox<'a> {
     }
 
     fn untar(&self, tar: &Path, more: &[&str]) -> Result<()> {
-        let run = self.outside().args(["tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"]).arg(tar);
+        let run = self
+            .outside()
+            .args(["tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"])
+            .arg(tar);
         run.arg("-C").arg(&self.root).args(more).run()
     }
 
@@ -79,7 +82,18 @@ impl<'a> Sandbox<'a> {
     pub fn run_as(&self, user: u32, folder: &str, command: &str) -> Result<()> {
         let id = user.to_string();
         let script = format!("cd {folder} && {command}");
-        let inside = ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "env", "-i", "LC_ALL=C.UTF-8", "TZ=UTC"];
+        let inside = [
+            "setpriv",
+            "--reuid",
+            &id,
+            "--regid",
+            &id,
+            "--clear-groups",
+            "env",
+            "-i",
+            "LC_ALL=C.UTF-8",
+            "TZ=UTC",
+        ];
         let rest = ["HOME=/home/mastodon", "PATH=/usr/local/bin:/usr/bin:/bin", "sh", "-ec", &script];
         self.enter(Network::None).args(inside).args(rest).run()
     }
@@ -91,9 +105,22 @@ impl<'a> Sandbox<'a> {
 
     /// Packs a path of the tree, sorted, with the given time for every file.
     pub fn pack(&self, guest: &str, epoch: u64, tar: &Path) -> Result<()> {
-        let run = self.outside().args(["tar", "--numeric-owner", "--sort=name", "--format=pax", "--xattrs", "--xattrs-include=*"]);
+        let run = self.outside().args([
+            "tar",
+            "--numeric-owner",
+            "--sort=name",
+            "--format=pax",
+            "--xattrs",
+            "--xattrs-include=*",
+        ]);
         let run = run.arg("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime");
-        run.arg(format!("--mtime=@{epoch}")).arg("-cf").arg(tar).arg("-C").arg(&self.root).arg(format!(".{guest}")).run()
+        run.arg(format!("--mtime=@{epoch}"))
+            .arg("-cf")
+            .arg(tar)
+            .arg("-C")
+            .arg(&self.root)
+            .arg(format!(".{guest}"))
+            .run()
     }
 
     /// A command with root's rights over the tree's owners, outside the tree.
@@ -120,5 +147,9 @@ impl Drop for Sandbox<'_> {
 
 /// Arguments of `unshare` that give an ordinary user root's rights over subordinate ids; root has them.
 fn identity() -> Vec<&'static str> {
-    if rustix::process::geteuid().is_root() { vec!["--mount"] } else { vec!["--map-auto", "--map-root-user", "--mount"] }
+    if rustix::process::geteuid().is_root() {
+        vec!["--mount"]
+    } else {
+        vec!["--map-auto", "--map-root-user", "--mount"]
+    }
 }

@@ -113,12 +113,18 @@ impl Store {
         // From here on the sweeper's lock, not the TempDir, decides.
         let path = folder.keep();
         let lock = fs::File::create(path.with_extension("lock"))?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).context("locking a scratch folder")?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .context("locking a scratch folder")?;
         Ok(Scratch { path, _lock: lock })
     }
 
     /// The entry's folder and whether it was there already; `make` fills an empty folder otherwise.
-    pub fn get_or_make(&self, kind: &str, key: &Key, make: impl FnOnce(&Path) -> Result<()>) -> Result<(PathBuf, bool)> {
+    pub fn get_or_make(
+        &self,
+        kind: &str,
+        key: &Key,
+        make: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<(PathBuf, bool)> {
         let path = self.path(kind, key);
         if path.is_dir() {
             return Ok((path, true));

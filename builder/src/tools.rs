@@ -89,7 +89,8 @@ pub fn require(names: &[&str]) -> Result<(), Fault> {
 
 /// The error for missing programs, with the one command that installs them.
 pub fn missing(names: &[&str]) -> Fault {
-    let mut packages: Vec<&str> = TOOLS.iter().filter(|tool| names.contains(&tool.name)).map(|tool| tool.package).collect();
+    let mut packages: Vec<&str> =
+        TOOLS.iter().filter(|tool| names.contains(&tool.name)).map(|tool| tool.package).collect();
     packages.sort_unstable();
     packages.dedup();
     let list = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
@@ -99,7 +100,10 @@ pub fn missing(names: &[&str]) -> Fault {
 
 /// The command that installs packages.
 pub fn install_command(packages: &[&str]) -> String {
-    format!("install with: apt-get install --no-install-recommends {} (or `cargo ci setup` for everything)", packages.join(" "))
+    format!(
+        "install with: apt-get install --no-install-recommends {} (or `cargo ci setup` for everything)",
+        packages.join(" ")
+    )
 }
 
 #[cfg(test)]

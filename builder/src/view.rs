@@ -63,7 +63,8 @@ impl View {
         let disk = match kind {
             Kind::Ova => {
                 let members = crate::export::ova::unpack(path, scratch.path())?;
-                let is_disk = |member: &PathBuf| member.extension().is_some_and(|extension| extension == "vmdk");
+                let is_disk =
+                    |member: &PathBuf| member.extension().is_some_and(|extension| extension == "vmdk");
                 let first = members.into_iter().find(is_disk);
                 first.ok_or_else(|| Fault::user(format!("`{}` holds no disk", path.display())))?
             }
@@ -71,23 +72,34 @@ impl View {
         };
         let raw = scratch.path().join("view.raw");
         let format = if kind == Kind::Qcow2 { "qcow2" } else { "vmdk" };
-        Run::new(&context.log, "qemu-img").args(["convert", "-f", format, "-O", "raw"]).arg(&disk).arg(&raw).run()?;
+        Run::new(&context.log, "qemu-img")
+            .args(["convert", "-f", format, "-O", "raw"])
+            .arg(&disk)
+            .arg(&raw)
+            .run()?;
         Self::of_raw(kind, raw, Some(scratch))
     }
 
     fn of_raw(kind: Kind, raw: PathBuf, scratch: Option<Scratch>) -> Result<Self> {
         let named = |error: anyhow::Error| anyhow!(Fault::user(format!("`{}`: {error:#}", raw.display())));
         let partitions = gpt::read(&mut fs::File::open(&raw)?).map_err(named)?;
-        let root = partitions.iter().find(|partition| partition.kind == ROOT_X86_64).map(|partition| partition.extent.offset());
+        let root = partitions
+            .iter()
+            .find(|partition| partition.kind == ROOT_X86_64)
+            .map(|partition| partition.extent.offset());
         let offset = root.ok_or_else(|| Fault::user(format!("`{}` has no root partition", raw.display())))?;
         let reader = Slice { file: fs::File::open(&raw)?, offset };
-        let root = Ext4::load(Box::new(reader)).map_err(|error| Fault::user(format!("`{}`: its root file system: {error}", raw.display())))?;
+        let root = Ext4::load(Box::new(reader))
+            .map_err(|error| Fault::user(format!("`{}`: its root file system: {error}", raw.display())))?;
         Ok(View { kind, raw, partitions, root, _scratch: scratch })
     }
 
     /// Where the root partition begins, in bytes.
     pub fn root_offset(&self) -> u64 {
-        self.partitions.iter().find(|partition| partition.kind == ROOT_X86_64).map_or(0, |partition| partition.extent.offset())
+        self.partitions
+            .iter()
+            .find(|partition| partition.kind == ROOT_X86_64)
+            .map_or(0, |partition| partition.extent.offset())
     }
 
     /// A file's text; `None` when it is not there.
@@ -127,7 +139,11 @@ struct Slice {
 }
 
 impl Ext4Read for Slice {
-    fn read(&mut self, start: u64, target: &mut [u8]) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    fn read(
+        &mut self,
+        start: u64,
+        target: &mut [u8],
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         self.file.seek(SeekFrom::Start(self.offset + start))?;
         self.file.read_exact(target)?;
         Ok(())
@@ -149,7 +165,10 @@ pub fn kind(path: &Path) -> Result<Kind> {
     } else if at(512, b"EFI PART") {
         Ok(Kind::Raw)
     } else {
-        let message = format!("`{}` is no disk image: neither qcow2, VMDK, OVA nor a raw disk with a GPT", path.display());
+        let message = format!(
+            "`{}` is no disk image: neither qcow2, VMDK, OVA nor a raw disk with a GPT",
+            path.display()
+        );
         Err(Fault::user(message).into())
     }
 }

@@ -140,12 +140,16 @@ impl Run {
 
     /// Runs it and wants exit code 0; returns standard output.
     pub fn text(&self) -> Result<String> {
+        let before =
+            self.log.as_ref().and_then(|log| fs_err::metadata(log).ok()).map_or(0, |meta| meta.len());
+        let before = usize::try_from(before)?;
         let output = self.output()?;
         if output.code == 0 {
             return Ok(output.stdout);
         }
         let logged = self.log.as_ref().map(fs_err::read).transpose()?.unwrap_or_default();
-        let logged = String::from_utf8_lossy(&logged);
+        // Earlier attempts are in the log too; only this one's words explain it.
+        let logged = String::from_utf8_lossy(&logged[before.min(logged.len())..]);
         let said =
             [&*output.stderr, &*output.stdout, &*logged].into_iter().find(|text| !text.trim().is_empty());
         let lines: Vec<&str> = said.unwrap_or_default().trim().lines().collect();
@@ -212,7 +216,8 @@ mod tests {
         let run = Run::new("sh", &["-c", "echo one; echo two >&2; exit 3"]).log(&log);
         let error = run.text().unwrap_err().to_string();
         assert!(error.ends_with("exit code 3: one\ntwo"), "{error}");
-        assert!(run.text().is_err());
+        let again = run.text().unwrap_err().to_string();
+        assert_eq!(again, error, "the second error shows the second run alone");
         assert_eq!(fs_err::read_to_string(log).unwrap(), "one\ntwo\none\ntwo\n");
     }
 }

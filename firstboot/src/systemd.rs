@@ -19,9 +19,9 @@ pub fn is_failed(unit: &str) -> bool {
     systemctl("is-failed", unit).succeeds()
 }
 
-/// Makes a unit start at every boot.
+/// Makes a unit start at every boot. Asking first is cheap, enabling is not: systemd reads every unit anew.
 pub fn enable(unit: &str) -> Result<()> {
-    systemctl("enable", unit).text().map(drop)
+    if is_enabled(unit) { Ok(()) } else { systemctl("enable", unit).text().map(drop) }
 }
 
 /// Starts a unit and waits until systemd calls it started. One that failed before is forgiven first: a unit that failed too

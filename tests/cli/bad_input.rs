@@ -18,55 +18,58 @@ fn refused_recipe(from: &str, to: &str) -> String {
     assert!(recipe.contains(from), "the demo's recipe has no `{from}` any more");
     sandbox.write("images/broken/image.toml", &recipe.replacen(from, to, 1)).unwrap();
     fs_err::create_dir(sandbox.home().join("overlays")).unwrap();
-    let text = transcript(&sandbox, imgbuild(&sandbox).current_dir(sandbox.home()).args(["plan", "--image", "broken"]));
+    let text = transcript(
+        &sandbox,
+        imgbuild(&sandbox).current_dir(sandbox.home()).args(["plan", "--image", "broken"]),
+    );
     assert_nothing_left(&sandbox);
     text
 }
 
 #[test]
 fn a_misspelt_key_is_shown_in_its_line() {
-    insta::assert_snapshot!(refused_recipe("\nsuite = ", "\nsiute = "), @r"
+    insta::assert_snapshot!(refused_recipe("\nsuite = ", "\nsiute = "), @r#"
     exit code 1
     error: `[SANDBOX]/home/images/broken/image.toml`: TOML parse error at line 10, column 1
        |
     10 | siute = "bookworm"
        | ^^^^^
     unknown field `siute`, expected one of `suite`, `components`, `packages`, `exclude`, `before`
-    ");
+    "#);
 }
 
 #[test]
 fn a_value_out_of_range_is_named() {
-    insta::assert_snapshot!(refused_recipe("system = \"8 GiB\"", "system = \"8 GB\""), @r"
+    insta::assert_snapshot!(refused_recipe("system = \"8 GiB\"", "system = \"8 GB\""), @r#"
     exit code 1
     error: `[SANDBOX]/home/images/broken/image.toml`: TOML parse error at line 47, column 10
        |
     47 | system = "8 GB"
        |          ^^^^^^
     `8 GB` is not a size; write a whole number and B, KiB, MiB or GiB, such as `8 GiB`
-    ");
-    insta::assert_snapshot!(refused_recipe("name = \"demo\"", "name = \"../demo\""), @r"
+    "#);
+    insta::assert_snapshot!(refused_recipe("name = \"demo\"", "name = \"../demo\""), @r#"
     exit code 1
     error: `[SANDBOX]/home/images/broken/image.toml`: key `name`: `../demo` may have only a-z, 0-9 and `-`
-    ");
-    insta::assert_snapshot!(refused_recipe("schema = 1", "schema = 2"), @r"
+    "#);
+    insta::assert_snapshot!(refused_recipe("schema = 1", "schema = 2"), @r#"
     exit code 1
     error: `[SANDBOX]/home/images/broken/image.toml`: key `schema`: got 2, this imgbuild reads 1
-    ");
+    "#);
 }
 
 #[test]
 fn images_and_tags_that_do_not_exist() {
-    insta::assert_snapshot!(refused(&["plan", "--image", "nosuch"]), @r"
+    insta::assert_snapshot!(refused(&["plan", "--image", "nosuch"]), @r#"
     exit code 1
     error: no image `nosuch`: `[PROJECT]/images/nosuch/image.toml` does not exist
     hint: known images: demo
-    ");
-    insta::assert_snapshot!(refused(&["--tag", "v9.9.9"]), @r"
+    "#);
+    insta::assert_snapshot!(refused(&["--tag", "v9.9.9"]), @r#"
     exit code 1
     error: image `demo` has no tag `v9.9.9`: it carries v1.6.1
     hint: leave --tag out, or say --tag v1.6.1
-    ");
+    "#);
 }
 
 #[test]
@@ -76,28 +79,28 @@ fn overrides_that_make_no_sense() {
     error: applying --set: --set machine.cpus=many: invalid type: string "many", expected u32
     in `machine.cpus`
     "#);
-    insta::assert_snapshot!(refused(&["plan", "--set", "machine.cpus"]), @r"
+    insta::assert_snapshot!(refused(&["plan", "--set", "machine.cpus"]), @r#"
     exit code 1
     error: applying --set: --set `machine.cpus` has no `=`
     hint: write --set machine.cpus=4
-    ");
-    insta::assert_snapshot!(refused(&["plan", "--mirror", "debian"]), @r"
+    "#);
+    insta::assert_snapshot!(refused(&["plan", "--mirror", "debian"]), @r#"
     exit code 1
     error: --mirror `debian` is not NAME=URL
     hint: write --mirror debian=http://mirror.example/debian
-    ");
+    "#);
 }
 
 #[test]
 fn files_that_are_no_images() {
-    insta::assert_snapshot!(refused(&["verify", "Cargo.toml"]), @r"
+    insta::assert_snapshot!(refused(&["verify", "Cargo.toml"]), @r#"
     exit code 1
     error: `Cargo.toml` is no disk image: neither qcow2, VMDK, OVA nor a raw disk with a GPT
-    ");
-    insta::assert_snapshot!(refused(&["inspect", "nosuch.qcow2"]), @r"
+    "#);
+    insta::assert_snapshot!(refused(&["inspect", "nosuch.qcow2"]), @r#"
     exit code 1
     error: failed to open file `nosuch.qcow2`: No such file or directory (os error 2)
-    ");
+    "#);
 }
 
 fn refused_config(text: &str) -> String {
@@ -112,20 +115,20 @@ fn first_boot_configurations_are_checked_before_the_guest_gets_them() {
     exit code 1
     error: `[SANDBOX]/home/config.toml`: missing field `domain`; add the instance's name, such as `domain = "social.example.net"`
     "#);
-    insta::assert_snapshot!(refused_config("schema = 1\ndomain = \"a.example.net\"\nrelay = 3\n"), @r"
+    insta::assert_snapshot!(refused_config("schema = 1\ndomain = \"a.example.net\"\nrelay = 3\n"), @r#"
     exit code 1
     error: `[SANDBOX]/home/config.toml` line 3, column 1: unknown field `relay`, expected one of `schema`, `domain`, `hostname`, `extra-env`, `network`, `web`, `tls`, `acme`, `mail`, `owner`, `ssh`; correct the spelling, or remove the line
-    ");
+    "#);
     insta::assert_snapshot!(
-        refused_config("schema = 1\ndomain = \"a.example.net\"\n[network.ipv6]\naddresses = [\"2001:db8::/fast\"]\n"), @r"
+        refused_config("schema = 1\ndomain = \"a.example.net\"\n[network.ipv6]\naddresses = [\"2001:db8::/fast\"]\n"), @r#"
     exit code 1
     error: `[SANDBOX]/home/config.toml` line 4, column 13: `2001:db8::/fast` has the prefix length `fast`: it must be 1 to 128
-    ");
+    "#);
 }
 
 #[test]
 fn words_that_are_no_options() {
-    insta::assert_snapshot!(refused(&["build", "--formt", "ova"]), @r"
+    insta::assert_snapshot!(refused(&["build", "--formt", "ova"]), @r#"
     exit code 1
     error: unexpected argument '--formt' found
 
@@ -134,5 +137,5 @@ fn words_that_are_no_options() {
     Usage: imgbuild build --format <FORMAT>
 
     For more information, try '--help'.
-    ");
+    "#);
 }

@@ -10,7 +10,10 @@ fn no_network() {
     let sandbox = Sandbox::new().unwrap();
     // Port 9 (discard) of the loopback: nobody listens there.
     let mirror = "debian=http://127.0.0.1:9/debian";
-    let text = transcript(&sandbox, imgbuild(&sandbox).args(["build", "--mirror", mirror, "--output"]).arg(sandbox.output()));
+    let text = transcript(
+        &sandbox,
+        imgbuild(&sandbox).args(["build", "--mirror", mirror, "--output"]).arg(sandbox.output()),
+    );
     insta::assert_snapshot!(text, @r"
     exit code 2
     [1/9] resolve
@@ -24,7 +27,10 @@ fn no_network() {
 #[test]
 fn offline_with_an_empty_store() {
     let sandbox = Sandbox::new().unwrap();
-    let text = transcript(&sandbox, imgbuild(&sandbox).args(["--quiet", "build", "--offline", "--output"]).arg(sandbox.output()));
+    let text = transcript(
+        &sandbox,
+        imgbuild(&sandbox).args(["--quiet", "build", "--offline", "--output"]).arg(sandbox.output()),
+    );
     insta::assert_snapshot!(text, @r"
     exit code 2
     error: stage resolve: --offline, and the store has no lock for image `demo`
@@ -36,7 +42,10 @@ fn offline_with_an_empty_store() {
 #[test]
 fn missing_tools() {
     let sandbox = Sandbox::new().unwrap();
-    let text = transcript(&sandbox, imgbuild(&sandbox).env("PATH", "/nonexistent").args(["build", "--output"]).arg(sandbox.output()));
+    let text = transcript(
+        &sandbox,
+        imgbuild(&sandbox).env("PATH", "/nonexistent").args(["build", "--output"]).arg(sandbox.output()),
+    );
     assert!(text.starts_with("exit code 2\nerror: not on this host: `mmdebstrap`"), "{text}");
     assert!(text.contains("hint: install with: apt-get install --no-install-recommends "), "{text}");
     assert_nothing_left(&sandbox);

@@ -33,8 +33,15 @@ fn the_verbs() {
 fn plan_is_data_and_touches_no_network() {
     let sandbox = Sandbox::new().unwrap();
     let mirror = "debian=http://127.0.0.1:9/debian";
-    let output = imgbuild(&sandbox).args(["plan", "--json", "--mirror", mirror, "--set", "machine.cpus=4"]).output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = imgbuild(&sandbox)
+        .args(["plan", "--json", "--mirror", mirror, "--set", "machine.cpus=4"])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let plan: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(plan["recipe"]["machine"]["cpus"], 4);
     assert_eq!(plan["mirrors"][0][0], "http://127.0.0.1:9/debian");
@@ -43,17 +50,24 @@ fn plan_is_data_and_touches_no_network() {
 #[test]
 fn every_key_of_the_demo_is_documented() {
     let readme = fs_err::read_to_string(project().join("images/README.md")).unwrap();
-    let recipe: toml::Table = toml::from_str(&fs_err::read_to_string(project().join("images/demo/image.toml")).unwrap()).unwrap();
+    let recipe: toml::Table =
+        toml::from_str(&fs_err::read_to_string(project().join("images/demo/image.toml")).unwrap()).unwrap();
     for (key, value) in &recipe {
         match value.as_table() {
             Some(table) if key != "guest" => {
                 for inner in table.keys() {
-                    assert!(readme.contains(&format!("`{key}.{inner}`")), "{key}.{inner} is not in images/README.md");
+                    assert!(
+                        readme.contains(&format!("`{key}.{inner}`")),
+                        "{key}.{inner} is not in images/README.md"
+                    );
                 }
             }
             Some(table) => {
                 for inner in table.keys() {
-                    assert!(readme.contains(&format!("`{key}.{inner}.*`")), "{key}.{inner} is not in images/README.md");
+                    assert!(
+                        readme.contains(&format!("`{key}.{inner}.*`")),
+                        "{key}.{inner} is not in images/README.md"
+                    );
                 }
             }
             None => assert!(readme.contains(&format!("`{key}`")), "{key} is not in images/README.md"),

@@ -29,7 +29,10 @@ pub fn run(options: &Boot, global: &Global) -> Result<()> {
     let mut machine = running.machine;
     if let Some((_, settings)) = &config {
         let domain = settings.domain.to_string();
-        say(&format!("https      curl -k --resolve {domain}:{}:127.0.0.1 https://{domain}:{}/about", running.https, running.https))?;
+        say(&format!(
+            "https      curl -k --resolve {domain}:{}:127.0.0.1 https://{domain}:{}/about",
+            running.https, running.https
+        ))?;
     }
     say(&format!("http       http://127.0.0.1:{}/", running.http))?;
     say(&format!("ssh        ssh -p {} root@127.0.0.1", running.ssh))?;
@@ -48,8 +51,12 @@ pub fn run(options: &Boot, global: &Global) -> Result<()> {
     while machine.is_running()? {
         match console.read(&mut buffer) {
             Ok(0) => break,
-            Ok(count) => std::io::stdout().write_all(&buffer[..count]).and_then(|()| std::io::stdout().flush()).context("showing the console")?,
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+            Ok(count) => std::io::stdout()
+                .write_all(&buffer[..count])
+                .and_then(|()| std::io::stdout().flush())
+                .context("showing the console")?,
+            Err(error)
+                if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -87,7 +94,10 @@ pub(super) fn start(options: &Boot, config: Option<&str>, context: &Context) -> 
             memory_mib: options.memory,
             net: Net::User { forwards: vec![(http, 80), (https, 443), (ssh, 22)] },
             mac: "52:54:00:12:34:56".to_owned(),
-            fw_cfg: config.map(|text| (CONFIG_FILE.to_owned(), text.as_bytes().to_vec())).into_iter().collect(),
+            fw_cfg: config
+                .map(|text| (CONFIG_FILE.to_owned(), text.as_bytes().to_vec()))
+                .into_iter()
+                .collect(),
             volume: None,
             resume: None,
             accelerator,
@@ -108,7 +118,8 @@ fn data_disk_beside(disk: &Path) -> Option<PathBuf> {
 /// A first-boot configuration, checked before the guest gets it.
 pub(super) fn read_config(path: &Path) -> Result<(String, Settings)> {
     let text = fs::read_to_string(path).map_err(|error| Fault::user(error.to_string()))?;
-    let settings = Settings::parse(&path.display().to_string(), &text).map_err(|error| Fault::user(error.to_string()))?;
+    let settings = Settings::parse(&path.display().to_string(), &text)
+        .map_err(|error| Fault::user(error.to_string()))?;
     Ok((text, settings))
 }
 

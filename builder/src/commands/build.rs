@@ -11,7 +11,8 @@ use crate::recipe::human;
 pub fn run(options: &Build, global: &Global) -> Result<()> {
     let context = context(global, Some(&options.image), options.appliance.clone())?;
     let recipe = recipe(&options.image, &context)?;
-    let formats = if options.format.is_empty() { recipe.image.formats.clone() } else { options.format.clone() };
+    let formats =
+        if options.format.is_empty() { recipe.image.formats.clone() } else { options.format.clone() };
     let built = pipeline::build(&recipe, &formats, &options.output, &context)?;
     if global.json {
         let times: Vec<_> = built

@@ -18,15 +18,19 @@ pub fn run(global: &Global) -> Result<()> {
         say(&serde_json::to_string_pretty(&rows)?)?;
     } else {
         for finding in &survey {
-            let place = finding.path.as_ref().map_or_else(|| "missing".to_owned(), |path| path.display().to_string());
+            let place =
+                finding.path.as_ref().map_or_else(|| "missing".to_owned(), |path| path.display().to_string());
             say(&format!("{:<48} {:<24} {place}", finding.name, finding.package))?;
         }
     }
-    let mut absent: Vec<&str> = survey.iter().filter(|finding| finding.path.is_none()).map(|finding| finding.package).collect();
+    let mut absent: Vec<&str> =
+        survey.iter().filter(|finding| finding.path.is_none()).map(|finding| finding.package).collect();
     absent.sort_unstable();
     absent.dedup();
     if absent.is_empty() {
         return Ok(());
     }
-    Err(Fault::environment(format!("{} packages are missing", absent.len())).hint(tools::install_command(&absent)).into())
+    Err(Fault::environment(format!("{} packages are missing", absent.len()))
+        .hint(tools::install_command(&absent))
+        .into())
 }

@@ -31,7 +31,10 @@ pub fn run(options: &File, global: &Global) -> Result<()> {
     if global.json {
         return say(&serde_json::to_string_pretty(&inspection)?);
     }
-    say(&format!("{:?} image: {} ({}), kernel {}", inspection.kind, inspection.title, inspection.system, inspection.kernel))?;
+    say(&format!(
+        "{:?} image: {} ({}), kernel {}",
+        inspection.kind, inspection.title, inspection.system, inspection.kernel
+    ))?;
     say("\npartitions")?;
     for (name, bytes) in &inspection.partitions {
         say(&format!("  {name:<12} {}", human(*bytes)))?;
@@ -57,7 +60,10 @@ fn inspect(view: &View) -> Result<Inspection> {
         if node.metadata.file_type().is_regular_file() {
             *sizes.entry(two_levels(&node.path)).or_default() += node.metadata.len();
         }
-        if node.metadata.is_symlink() && node.path.starts_with("/etc/systemd/system/") && node.path.contains(".wants/") {
+        if node.metadata.is_symlink()
+            && node.path.starts_with("/etc/systemd/system/")
+            && node.path.contains(".wants/")
+        {
             enabled.extend(node.path.rsplit('/').next().map(str::to_owned));
         }
         Ok(())
@@ -68,13 +74,23 @@ fn inspect(view: &View) -> Result<Inspection> {
         let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         line.unwrap_or("unknown").trim_matches('"').to_owned()
     };
-    let facts = view.text(firstboot::facts::PATH)?.and_then(|text| toml::from_str::<firstboot::facts::ImageFacts>(&text).ok());
-    let kernel = view.root.read_dir("/lib/modules")?.filter_map(Result::ok).map(|entry| entry.file_name().display().to_string());
+    let facts = view
+        .text(firstboot::facts::PATH)?
+        .and_then(|text| toml::from_str::<firstboot::facts::ImageFacts>(&text).ok());
+    let kernel = view
+        .root
+        .read_dir("/lib/modules")?
+        .filter_map(Result::ok)
+        .map(|entry| entry.file_name().display().to_string());
     Ok(Inspection {
         kind: view.kind,
         title: facts.map_or_else(|| "not made by imgbuild".to_owned(), |facts| facts.title),
         system: field(&view.text("/etc/os-release")?.unwrap_or_default(), "PRETTY_NAME"),
-        partitions: view.partitions.iter().map(|partition| (partition.name.clone(), partition.extent.bytes())).collect(),
+        partitions: view
+            .partitions
+            .iter()
+            .map(|partition| (partition.name.clone(), partition.extent.bytes()))
+            .collect(),
         kernel: kernel.filter(|name| !name.starts_with('.')).collect::<Vec<_>>().join(" "),
         packages: dpkg(&view.text("/var/lib/dpkg/status")?.unwrap_or_default()),
         enabled,
@@ -94,7 +110,9 @@ fn two_levels(path: &str) -> String {
 fn dpkg(status: &str) -> BTreeMap<String, String> {
     let stanza = |stanza: &str| {
         let field = |key: &str| stanza.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
-        field("Status: ").filter(|status| status.ends_with(" installed")).and(field("Package: ").zip(field("Version: ")))
+        field("Status: ")
+            .filter(|status| status.ends_with(" installed"))
+            .and(field("Package: ").zip(field("Version: ")))
     };
     status.split("\n\n").filter_map(stanza).collect()
 }
@@ -105,7 +123,9 @@ mod tests {
 
     #[test]
     fn folders_of_two_levels() {
-        for (path, folder) in [("/usr/lib/x/y", "/usr/lib"), ("/etc/passwd", "/etc"), ("/vmlinuz", "/"), ("/usr/x", "/usr")] {
+        for (path, folder) in
+            [("/usr/lib/x/y", "/usr/lib"), ("/etc/passwd", "/etc"), ("/vmlinuz", "/"), ("/usr/x", "/usr")]
+        {
             assert_eq!(two_levels(path), folder, "{path}");
         }
     }

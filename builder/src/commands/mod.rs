@@ -65,22 +65,37 @@ pub(crate) fn context_without_project(global: &Global) -> Result<Context> {
     context_in(project, global, None, None)
 }
 
-fn context_in(project: Project, global: &Global, image: Option<&Image>, appliance: Option<PathBuf>) -> Result<Context> {
+fn context_in(
+    project: Project,
+    global: &Global,
+    image: Option<&Image>,
+    appliance: Option<PathBuf>,
+) -> Result<Context> {
     let root = Store::default_root();
     let store = Store::open(&root).map_err(|error| {
-        Fault::environment(format!("the store cannot be used: {error:#}")).hint("name another folder with IMGBUILD_STORE")
+        Fault::environment(format!("the store cannot be used: {error:#}"))
+            .hint("name another folder with IMGBUILD_STORE")
     })?;
     let log = new_log(&store)?;
     let mut mirrors = Vec::new();
     for mirror in image.map_or(&[][..], |image| &image.mirror) {
         let pair = mirror.split_once('=').filter(|(name, url)| !name.is_empty() && url.contains("://"));
         let (name, url) = pair.ok_or_else(|| {
-            Fault::user(format!("--mirror `{mirror}` is not NAME=URL")).hint("write --mirror debian=http://mirror.example/debian")
+            Fault::user(format!("--mirror `{mirror}` is not NAME=URL"))
+                .hint("write --mirror debian=http://mirror.example/debian")
         })?;
         mirrors.push((name.to_owned(), url.to_owned()));
     }
     let reporter = crate::report::choose(global.quiet, global.no_progress);
-    Ok(Context { store, project, reporter, log, offline: image.is_some_and(|image| image.offline), mirrors, appliance })
+    Ok(Context {
+        store,
+        project,
+        reporter,
+        log,
+        offline: image.is_some_and(|image| image.offline),
+        mirrors,
+        appliance,
+    })
 }
 
 fn new_log(store: &Store) -> Result<Log> {
@@ -91,7 +106,12 @@ fn new_log(store: &Store) -> Result<Log> {
         let _ = fs::remove_file(path);
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Log::create(&folder.join(format!("{}-{:06}-{}.log", now.as_secs(), now.subsec_micros(), std::process::id())))
+    Log::create(&folder.join(format!(
+        "{}-{:06}-{}.log",
+        now.as_secs(),
+        now.subsec_micros(),
+        std::process::id()
+    )))
 }
 
 /// The recipe that the options name.

@@ -13,7 +13,8 @@ pub fn run(options: &Plan, global: &Global) -> Result<()> {
     let recipe = recipe(&options.image, &context)?;
     let mirrors = resolve::wanted(&recipe, &context)?;
     if global.json {
-        let value = serde_json::json!({ "recipe": recipe.image, "mirrors": mirrors, "store": context.store.root() });
+        let value =
+            serde_json::json!({ "recipe": recipe.image, "mirrors": mirrors, "store": context.store.root() });
         return say(&serde_json::to_string_pretty(&value)?);
     }
     let image = &recipe.image;
@@ -26,7 +27,10 @@ pub fn run(options: &Plan, global: &Global) -> Result<()> {
     say(&format!("overlays   {}", image.overlays.join(" ")))?;
     say(&format!("machine    {} CPUs, {} memory", image.machine.cpus, image.machine.memory))?;
     say(&format!("disks      system {}, data {}", image.disk.system, image.disk.data))?;
-    say(&format!("formats    {}", image.formats.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")))?;
+    say(&format!(
+        "formats    {}",
+        image.formats.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    ))?;
     let kept: u64 = context.store.entries()?.iter().map(|(_, bytes)| bytes).sum();
     say(&format!("store      {} ({} kept)", context.store.root().display(), human(kept)))
 }

@@ -15,9 +15,16 @@ pub fn run(options: &Shell, global: &Global) -> Result<()> {
     let tree = pipeline::tree(&recipe, &context)?;
     let sandbox = Sandbox::unpack(tree.tar(), &context)?;
     let network = if options.network { Network::Host } else { Network::None };
-    let command: Vec<&str> = if options.command.is_empty() { vec!["/bin/bash", "-l"] } else { options.command.iter().map(String::as_str).collect() };
+    let command: Vec<&str> = if options.command.is_empty() {
+        vec!["/bin/bash", "-l"]
+    } else {
+        options.command.iter().map(String::as_str).collect()
+    };
     match sandbox.interactive(&command, network)? {
         0 => Ok(()),
-        code => Err(Fault::user(format!("`{}` in the tree ended with exit code {code}", command.join(" "))).into()),
+        code => {
+            Err(Fault::user(format!("`{}` in the tree ended with exit code {code}", command.join(" ")))
+                .into())
+        }
     }
 }

@@ -13,7 +13,8 @@ use crate::tools;
 
 /// Used when the user gives none: nothing outside the host is needed, and both families are listened on, since QEMU's own network
 /// forwards only IPv4.
-const CONFIG: &str = "schema = 1\ndomain = \"smoke.test\"\n\n[web]\nlisten = \"dual\"\n\n[tls]\nmode = \"selfsigned\"\n";
+const CONFIG: &str =
+    "schema = 1\ndomain = \"smoke.test\"\n\n[web]\nlisten = \"dual\"\n\n[tls]\nmode = \"selfsigned\"\n";
 
 /// Exits 0 only when the image is green and serves.
 pub fn run(options: &Boot, global: &Global) -> Result<()> {
@@ -31,7 +32,11 @@ pub fn run(options: &Boot, global: &Global) -> Result<()> {
     let report = running.machine.watch_verdict(Verdict::Green, limit, |report| {
         let steps = report.json["steps"].as_object();
         let done = steps.map_or(0, |steps| steps.values().filter(|state| *state == "done").count());
-        context.reporter.progress(done as u64, steps.map_or(0, serde_json::Map::len) as u64, crate::report::Unit::Items);
+        context.reporter.progress(
+            done as u64,
+            steps.map_or(0, serde_json::Map::len) as u64,
+            crate::report::Unit::Items,
+        );
     });
     let report = report.map_err(|error| Fault::environment(format!("{error:#}")))?;
     let green = start.elapsed();
@@ -42,7 +47,21 @@ pub fn run(options: &Boot, global: &Global) -> Result<()> {
         let resolve = format!("{domain}:{}:127.0.0.1", port.0);
         let connect = format!("{domain}:{}:{domain}:{}", port.1, port.0);
         Run::new(&context.log, "curl")
-            .args(["-sS", "-k", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "120", "--resolve", &resolve, "--connect-to", &connect, url])
+            .args([
+                "-sS",
+                "-k",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "--max-time",
+                "120",
+                "--resolve",
+                &resolve,
+                "--connect-to",
+                &connect,
+                url,
+            ])
             .capture()
     };
     let mut wrong = Vec::new();
@@ -60,12 +79,18 @@ pub fn run(options: &Boot, global: &Global) -> Result<()> {
     }
     context.reporter.stage_done("check", start.elapsed().saturating_sub(green), false);
     if !wrong.is_empty() {
-        let message = format!("the image is green but does not serve: {}\n{}", wrong.join("; "), running.machine.serial_tail(50));
+        let message = format!(
+            "the image is green but does not serve: {}\n{}",
+            wrong.join("; "),
+            running.machine.serial_tail(50)
+        );
         return Err(Fault::environment(message).into());
     }
     running.machine.stop()?;
     if global.json {
-        return say(&serde_json::to_string_pretty(&serde_json::json!({ "seconds-to-green": green.as_secs_f64(), "report": report.json }))?);
+        return say(&serde_json::to_string_pretty(
+            &serde_json::json!({ "seconds-to-green": green.as_secs_f64(), "report": report.json }),
+        )?);
     }
     say(&format!("green after {:.0} s; {} answers from outside are right", green.as_secs_f64(), wanted.len()))
 }

@@ -22,12 +22,24 @@ pub fn write(raw: &Path, layout: &Layout, tree: &ImageTree, scratch: &Path, cont
     let epoch = tree.epoch().to_string();
     let serial = format!("{:08x}", tree.ids().esp);
     let hidden = layout.esp.start.to_string();
-    Run::new(&context.log, "mkfs.vfat").args(["-F", "32", "-s", "1", "--invariant", "-n", "ESP", "-i", &serial, "-h", &hidden]).arg(&fat).run()?;
+    Run::new(&context.log, "mkfs.vfat")
+        .args(["-F", "32", "-s", "1", "--invariant", "-n", "ESP", "-i", &serial, "-h", &hidden])
+        .arg(&fat)
+        .run()?;
     let loader = grub::core_image(Platform::Uefi, &tree.ids().root, scratch, context)?;
     // mtools takes the times of folders from the epoch and those of files from the files themselves (-m).
     let times = fs::File::options().write(true).open(&loader)?;
-    times.into_parts().0.set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(tree.epoch()))?;
-    let mtools = |program: &str| Run::new(&context.log, program).env("SOURCE_DATE_EPOCH", &epoch).env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(&fat);
+    times
+        .into_parts()
+        .0
+        .set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(tree.epoch()))?;
+    let mtools = |program: &str| {
+        Run::new(&context.log, program)
+            .env("SOURCE_DATE_EPOCH", &epoch)
+            .env("MTOOLS_SKIP_CHECK", "1")
+            .arg("-i")
+            .arg(&fat)
+    };
     mtools("mmd").args(["::/EFI", "::/EFI/BOOT"]).run()?;
     mtools("mcopy").arg("-m").arg(&loader).arg("::/EFI/BOOT/BOOTX64.EFI").run()?;
     copy_blocks(&fat, raw, layout.esp.offset())

@@ -25,11 +25,29 @@ pub fn write(raw: &Path, layout: &Layout, tree: &ImageTree, context: &Context) -
     let blocks = (layout.root.bytes() / BLOCK).to_string();
     let ids = tree.ids();
     // The disk is new and all zero: inode tables need no writing, so the guest never has to initialise them in the background.
-    let options = format!("offset={offset},hash_seed={},root_owner=0:0,assume_storage_prezeroed=1", ids.hash_seed);
+    let options =
+        format!("offset={offset},hash_seed={},root_owner=0:0,assume_storage_prezeroed=1", ids.hash_seed);
     Run::new(&context.log, "mke2fs")
         .env("SOURCE_DATE_EPOCH", tree.epoch().to_string())
         .env("MKE2FS_CONFIG", "/dev/null")
-        .args(["-t", "ext4", "-F", "-q", "-b", "4096", "-I", "256", "-m", "1", "-e", "remount-ro", "-L", LABEL, "-O", FEATURES])
+        .args([
+            "-t",
+            "ext4",
+            "-F",
+            "-q",
+            "-b",
+            "4096",
+            "-I",
+            "256",
+            "-m",
+            "1",
+            "-e",
+            "remount-ro",
+            "-L",
+            LABEL,
+            "-O",
+            FEATURES,
+        ])
         .args(["-U", &ids.root.to_string(), "-E", &options, "-d"])
         .arg(tree.tar())
         .arg(raw)
@@ -46,20 +64,31 @@ pub fn check(raw: &Path, offset: u64, context: &Context) -> Result<()> {
 /// Refuses a mke2fs that cannot read a tar.
 pub fn require_tool(context: &Context) -> Result<()> {
     let mut version = None;
-    Run::new(&context.log, "mke2fs").arg("-V").on_line(|line| version = version.or_else(|| parse_version(line))).run()?;
+    Run::new(&context.log, "mke2fs")
+        .arg("-V")
+        .on_line(|line| version = version.or_else(|| parse_version(line)))
+        .run()?;
     match version {
         Some(found) if found >= MINIMUM => Ok(()),
         found => {
             let (major, minor, patch) = found.unwrap_or_default();
-            let message = format!("mke2fs is {major}.{minor}.{patch}; 1.47.1 or later is needed to read a tar");
-            Err(Fault::environment(message).hint("Debian 12 has it in bookworm-backports; `cargo ci setup` installs it").into())
+            let message =
+                format!("mke2fs is {major}.{minor}.{patch}; 1.47.1 or later is needed to read a tar");
+            Err(Fault::environment(message)
+                .hint("Debian 12 has it in bookworm-backports; `cargo ci setup` installs it")
+                .into())
         }
     }
 }
 
 /// `mke2fs 1.47.2 (1-Jan-2025)`.
 fn parse_version(line: &str) -> Option<(u32, u32, u32)> {
-    let mut numbers = line.strip_prefix("mke2fs ")?.split_whitespace().next()?.split('.').map(|part| part.parse().unwrap_or(0));
+    let mut numbers = line
+        .strip_prefix("mke2fs ")?
+        .split_whitespace()
+        .next()?
+        .split('.')
+        .map(|part| part.parse().unwrap_or(0));
     Some((numbers.next()?, numbers.next()?, numbers.next().unwrap_or(0)))
 }
 

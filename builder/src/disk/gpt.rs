@@ -95,7 +95,9 @@ fn entries(layout: &Layout, ids: &Ids) -> Vec<u8> {
         (ROOT_X86_64, layout.root, "root"),
     ];
     let mut bytes = vec![0; (ENTRIES * ENTRY_SIZE) as usize];
-    for ((entry, (kind, extent, name)), id) in bytes.chunks_mut(ENTRY_SIZE as usize).zip(parts).zip(ids.partitions) {
+    for ((entry, (kind, extent, name)), id) in
+        bytes.chunks_mut(ENTRY_SIZE as usize).zip(parts).zip(ids.partitions)
+    {
         entry[..16].copy_from_slice(&kind.to_disk());
         entry[16..32].copy_from_slice(&id.to_disk());
         entry[32..40].copy_from_slice(&extent.start.to_le_bytes());
@@ -170,9 +172,17 @@ pub fn read(disk: &mut (impl Read + Seek)) -> Result<Vec<Partition>> {
             bail!("a partition from sector {start} to {last} does not fit the disk");
         }
         let guid = |at: usize| Guid::from_disk(entry[at..at + 16].try_into().unwrap_or_default());
-        let name = entry[56..].chunks(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).take_while(|unit| *unit != 0);
+        let name = entry[56..]
+            .chunks(2)
+            .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+            .take_while(|unit| *unit != 0);
         let name = char::decode_utf16(name).map(|unit| unit.unwrap_or('?')).collect();
-        partitions.push(Partition { kind: guid(0), id: guid(16), extent: Extent { start, end: last + 1 }, name });
+        partitions.push(Partition {
+            kind: guid(0),
+            id: guid(16),
+            extent: Extent { start, end: last + 1 },
+            name,
+        });
     }
     Ok(partitions)
 }
@@ -200,7 +210,10 @@ mod tests {
         let (file, layout, ids) = disk();
         let partitions = read(&mut fs::File::open(file.path()).unwrap()).unwrap();
         assert_eq!(partitions.len(), 3);
-        assert_eq!(partitions[2], Partition { kind: ROOT_X86_64, id: ids.partitions[2], extent: layout.root, name: "root".into() });
+        assert_eq!(
+            partitions[2],
+            Partition { kind: ROOT_X86_64, id: ids.partitions[2], extent: layout.root, name: "root".into() }
+        );
     }
 
     #[test]

@@ -30,8 +30,25 @@ const BLOCK_LIST: usize = 500;
 const CORE_SEGMENT: u16 = 0x820;
 
 const COMMON: &[&str] = &[
-    "part_gpt", "ext2", "fat", "search", "search_fs_uuid", "normal", "configfile", "linux", "echo", "test", "true", "serial", "terminal",
-    "ls", "cat", "reboot", "halt", "sleep", "minicmd",
+    "part_gpt",
+    "ext2",
+    "fat",
+    "search",
+    "search_fs_uuid",
+    "normal",
+    "configfile",
+    "linux",
+    "echo",
+    "test",
+    "true",
+    "serial",
+    "terminal",
+    "ls",
+    "cat",
+    "reboot",
+    "halt",
+    "sleep",
+    "minicmd",
 ];
 
 /// Firmwares that a core image can be made for.
@@ -46,13 +63,20 @@ pub enum Platform {
 /// Makes a core image that finds the root file system by its UUID and reads `/boot/grub/grub.cfg` there.
 pub fn core_image(platform: Platform, root: &Guid, folder: &Path, context: &Context) -> Result<PathBuf> {
     let early = folder.join("early.cfg");
-    fs::write(&early, format!("search.fs_uuid {root} root\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n"))?;
+    fs::write(
+        &early,
+        format!("search.fs_uuid {root} root\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n"),
+    )?;
     let (format, name, own): (_, _, &[&str]) = match platform {
         Platform::Bios => ("i386-pc", "core.img", &["biosdisk"]),
         Platform::Uefi => ("x86_64-efi", "BOOTX64.EFI", &["efi_gop", "efi_uga", "all_video"]),
     };
     let output = folder.join(name);
-    let run = Run::new(&context.log, "grub-mkimage").args(["-O", format, "-p", "/boot/grub", "-c"]).arg(&early).arg("-o").arg(&output);
+    let run = Run::new(&context.log, "grub-mkimage")
+        .args(["-O", format, "-p", "/boot/grub", "-c"])
+        .arg(&early)
+        .arg("-o")
+        .arg(&output);
     run.args(COMMON).args(own).run()?;
     Ok(output)
 }
@@ -63,7 +87,10 @@ pub fn install_bios(raw: &Path, layout: &Layout, ids: &Ids, scratch: &Path, cont
     let boot = fs::read("/usr/lib/grub/i386-pc/boot.img")?;
     let start = layout.bios_boot.start;
     let (code, core) = patch(&boot, core, start)?;
-    ensure!(core.len() as u64 <= layout.bios_boot.bytes(), "GRUB's core image does not fit the BIOS-boot partition");
+    ensure!(
+        core.len() as u64 <= layout.bios_boot.bytes(),
+        "GRUB's core image does not fit the BIOS-boot partition"
+    );
     let mut file = fs::OpenOptions::new().write(true).open(raw)?;
     file.write_all(&code)?;
     file.seek(SeekFrom::Start(start * SECTOR))?;
@@ -73,7 +100,12 @@ pub fn install_bios(raw: &Path, layout: &Layout, ids: &Ids, scratch: &Path, cont
 
 /// The MBR's code and the core image, patched for a core image at sector `start`.
 fn patch(boot: &[u8], mut core: Vec<u8>, start: u64) -> Result<(Vec<u8>, Vec<u8>)> {
-    ensure!(boot.len() == 512 && core.len() > 512, "GRUB's images have unexpected sizes: {} and {}", boot.len(), core.len());
+    ensure!(
+        boot.len() == 512 && core.len() > 512,
+        "GRUB's images have unexpected sizes: {} and {}",
+        boot.len(),
+        core.len()
+    );
     let mut code = boot[..BOOT_CODE].to_vec();
     code[KERNEL_SECTOR..KERNEL_SECTOR + 8].copy_from_slice(&start.to_le_bytes());
     code[BOOT_DRIVE] = 0xff;

@@ -51,11 +51,14 @@ impl Layout {
     pub fn plan(size: u64, esp: u64) -> Result<Self> {
         let sectors = size / SECTOR;
         let bios_boot = Extent { start: ALIGN, end: 2 * ALIGN };
-        let esp = Extent { start: bios_boot.end, end: bios_boot.end + (esp / SECTOR).next_multiple_of(ALIGN) };
+        let esp =
+            Extent { start: bios_boot.end, end: bios_boot.end + (esp / SECTOR).next_multiple_of(ALIGN) };
         let end = sectors.saturating_sub(TABLE_SECTORS) / 8 * 8;
         let root = Extent { start: esp.end, end };
         if root.end <= root.start + 64 * ALIGN {
-            return Err(Fault::user(format!("a disk of {size} bytes has no room for a root file system")).into());
+            return Err(
+                Fault::user(format!("a disk of {size} bytes has no room for a root file system")).into()
+            );
         }
         Ok(Layout { sectors, bios_boot, esp, root })
     }

@@ -55,7 +55,13 @@ pub struct Artifact {
 }
 
 /// Exports every wanted format, replacing what an earlier build left under the same names.
-pub fn write(recipe: &Recipe, disk: &DiskImage, formats: &[Format], output: &Path, context: &Context) -> Result<(Vec<Artifact>, bool)> {
+pub fn write(
+    recipe: &Recipe,
+    disk: &DiskImage,
+    formats: &[Format],
+    output: &Path,
+    context: &Context,
+) -> Result<(Vec<Artifact>, bool)> {
     fs::create_dir_all(output)?;
     let stem = format!("{}-{}", recipe.image.name, recipe.image.app.tag);
     let scratch = context.store.scratch()?;
@@ -67,7 +73,8 @@ pub fn write(recipe: &Recipe, disk: &DiskImage, formats: &[Format], output: &Pat
         context.reporter.doing(&format!("writing {format}"));
         match format {
             Format::Raw | Format::Qcow2 => {
-                for (source, suffix, data_disk) in [(disk.path(), "", false), (data.as_path(), "-data", true)] {
+                for (source, suffix, data_disk) in [(disk.path(), "", false), (data.as_path(), "-data", true)]
+                {
                     let path = output.join(format!("{stem}{suffix}.{format}"));
                     let temp = temp_beside(&path)?;
                     match format {
@@ -108,5 +115,9 @@ fn artifact(format: Format, data_disk: bool, path: PathBuf) -> Result<Artifact> 
 }
 
 fn copy_sparse(source: &Path, target: &Path, context: &Context) -> Result<()> {
-    crate::exec::Run::new(&context.log, "cp").args(["--sparse=always", "--reflink=auto", "--no-preserve=all", "-T"]).arg(source).arg(target).run()
+    crate::exec::Run::new(&context.log, "cp")
+        .args(["--sparse=always", "--reflink=auto", "--no-preserve=all", "-T"])
+        .arg(source)
+        .arg(target)
+        .run()
 }

@@ -14,7 +14,14 @@ use crate::recipe::Recipe;
 use crate::store::hex;
 
 /// Writes the archive for the system and the data disk.
-pub fn write(recipe: &Recipe, stem: &str, raw: [&Path; 2], target: &Path, scratch: &Path, context: &Context) -> Result<()> {
+pub fn write(
+    recipe: &Recipe,
+    stem: &str,
+    raw: [&Path; 2],
+    target: &Path,
+    scratch: &Path,
+    context: &Context,
+) -> Result<()> {
     let mut disks = Vec::new();
     for (index, source) in raw.iter().enumerate() {
         let name = format!("{stem}-disk{}.vmdk", index + 1);
@@ -22,7 +29,12 @@ pub fn write(recipe: &Recipe, stem: &str, raw: [&Path; 2], target: &Path, scratc
         qemu_img::vmdk(source, &path, context)?;
         use std::os::unix::fs::MetadataExt as _;
         let meta = fs::metadata(source)?;
-        disks.push(ovf::Disk { name, bytes: fs::metadata(&path)?.len(), capacity: meta.len(), populated: meta.blocks() * 512 });
+        disks.push(ovf::Disk {
+            name,
+            bytes: fs::metadata(&path)?.len(),
+            capacity: meta.len(),
+            populated: meta.blocks() * 512,
+        });
     }
     let descriptor = ovf::descriptor(recipe, stem, &disks);
     let descriptor_name = format!("{stem}.ovf");
@@ -42,7 +54,12 @@ pub fn write(recipe: &Recipe, stem: &str, raw: [&Path; 2], target: &Path, scratc
     Ok(())
 }
 
-fn append(archive: &mut tar::Builder<impl std::io::Write>, name: &str, size: u64, content: impl std::io::Read) -> Result<()> {
+fn append(
+    archive: &mut tar::Builder<impl std::io::Write>,
+    name: &str,
+    size: u64,
+    content: impl std::io::Read,
+) -> Result<()> {
     let mut header = tar::Header::new_ustar();
     header.set_size(size);
     header.set_mode(0o644);
@@ -69,7 +86,11 @@ pub fn unpack(ova: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
         let mut entry = entry?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if name.contains('/') || name.starts_with('.') || !entry.header().entry_type().is_file() {
-            return Err(crate::error::Fault::user(format!("`{}`: its member `{name}` is no plain file", ova.display())).into());
+            return Err(crate::error::Fault::user(format!(
+                "`{}`: its member `{name}` is no plain file",
+                ova.display()
+            ))
+            .into());
         }
         let path = folder.join(&name);
         std::io::copy(&mut entry, &mut fs::File::create(&path)?)?;

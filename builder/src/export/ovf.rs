@@ -24,7 +24,10 @@ pub fn descriptor(recipe: &Recipe, stem: &str, disks: &[Disk]) -> String {
     let mut drives = String::new();
     for (index, disk) in disks.iter().enumerate() {
         let number = index + 1;
-        files.push_str(&format!("    <File ovf:href=\"{}\" ovf:id=\"file{number}\" ovf:size=\"{}\"/>\n", disk.name, disk.bytes));
+        files.push_str(&format!(
+            "    <File ovf:href=\"{}\" ovf:id=\"file{number}\" ovf:size=\"{}\"/>\n",
+            disk.name, disk.bytes
+        ));
         table.push_str(&format!(
             "    <Disk ovf:capacity=\"{}\" ovf:capacityAllocationUnits=\"byte\" ovf:diskId=\"disk{number}\" ovf:fileRef=\"file{number}\" \
              ovf:format=\"http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized\" ovf:populatedSize=\"{}\"/>\n",
@@ -42,11 +45,37 @@ pub fn descriptor(recipe: &Recipe, stem: &str, disks: &[Disk]) -> String {
     let cpus = image.machine.cpus.to_string();
     let memory = (image.machine.memory.bytes() >> 20).to_string();
     let hardware = [
-        item(&[("AllocationUnits", "hertz * 10^6"), ("ElementName", &format!("{cpus} virtual CPUs")), ("InstanceID", "1"), ("ResourceType", "3"), ("VirtualQuantity", &cpus)]),
-        item(&[("AllocationUnits", "byte * 2^20"), ("ElementName", &format!("{memory} MB of memory")), ("InstanceID", "2"), ("ResourceType", "4"), ("VirtualQuantity", &memory)]),
-        item(&[("Address", "0"), ("ElementName", "SCSI controller 0"), ("InstanceID", "3"), ("ResourceSubType", "VirtualSCSI"), ("ResourceType", "6")]),
+        item(&[
+            ("AllocationUnits", "hertz * 10^6"),
+            ("ElementName", &format!("{cpus} virtual CPUs")),
+            ("InstanceID", "1"),
+            ("ResourceType", "3"),
+            ("VirtualQuantity", &cpus),
+        ]),
+        item(&[
+            ("AllocationUnits", "byte * 2^20"),
+            ("ElementName", &format!("{memory} MB of memory")),
+            ("InstanceID", "2"),
+            ("ResourceType", "4"),
+            ("VirtualQuantity", &memory),
+        ]),
+        item(&[
+            ("Address", "0"),
+            ("ElementName", "SCSI controller 0"),
+            ("InstanceID", "3"),
+            ("ResourceSubType", "VirtualSCSI"),
+            ("ResourceType", "6"),
+        ]),
         drives,
-        item(&[("AddressOnParent", "7"), ("AutomaticAllocation", "true"), ("Connection", "VM Network"), ("ElementName", "Network adapter 1"), ("InstanceID", "20"), ("ResourceSubType", "VmxNet3"), ("ResourceType", "10")]),
+        item(&[
+            ("AddressOnParent", "7"),
+            ("AutomaticAllocation", "true"),
+            ("Connection", "VM Network"),
+            ("ElementName", "Network adapter 1"),
+            ("InstanceID", "20"),
+            ("ResourceSubType", "VmxNet3"),
+            ("ResourceType", "10"),
+        ]),
     ]
     .concat();
     format!(

@@ -20,7 +20,11 @@ pub fn vmdk(source: &Path, target: &Path, context: &Context) -> Result<()> {
 }
 
 fn convert(options: &[&str], source: &Path, target: &Path, context: &Context) -> Result<()> {
-    let run = Run::new(&context.log, "qemu-img").args(["convert", "-p", "-f", "raw"]).args(options).arg(source).arg(target);
+    let run = Run::new(&context.log, "qemu-img")
+        .args(["convert", "-p", "-f", "raw"])
+        .args(options)
+        .arg(source)
+        .arg(target);
     run.on_line(|line| {
         if let Some(percent) = percent(line) {
             context.reporter.progress(percent, 100, Unit::Items);

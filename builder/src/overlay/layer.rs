@@ -106,10 +106,16 @@ impl Layer {
     pub fn load(&mut self, folder: &Path) -> Result<()> {
         let file = folder.join("overlay.toml");
         let text = fs::read_to_string(&file)?;
-        let raw: RawOverlay =
-            toml::from_str(&text).map_err(|error| Fault::user(format!("`{}`: {}", file.display(), error.to_string().trim_end())))?;
+        let raw: RawOverlay = toml::from_str(&text).map_err(|error| {
+            Fault::user(format!("`{}`: {}", file.display(), error.to_string().trim_end()))
+        })?;
         if raw.schema != 1 {
-            return Err(Fault::user(format!("`{}`: key `schema`: got {}, this imgbuild reads 1", file.display(), raw.schema)).into());
+            return Err(Fault::user(format!(
+                "`{}`: key `schema`: got {}, this imgbuild reads 1",
+                file.display(),
+                raw.schema
+            ))
+            .into());
         }
         self.replace.extend(raw.replace.iter().map(ToString::to_string));
         self.enable.extend(raw.enable);
@@ -119,8 +125,18 @@ impl Layer {
         self.users.extend(raw.user);
         for entry in raw.path {
             let mode = u32::from_str_radix(&entry.mode, 8).ok().filter(|mode| *mode <= 0o7777);
-            let mode = mode.ok_or_else(|| Fault::user(format!("`{}`: path `{}`: mode `{}` is not octal", file.display(), entry.path, entry.mode)))?;
-            self.paths.insert(entry.path, Stated { mode, owner: entry.owner, group: entry.group, folder: entry.folder });
+            let mode = mode.ok_or_else(|| {
+                Fault::user(format!(
+                    "`{}`: path `{}`: mode `{}` is not octal",
+                    file.display(),
+                    entry.path,
+                    entry.mode
+                ))
+            })?;
+            self.paths.insert(
+                entry.path,
+                Stated { mode, owner: entry.owner, group: entry.group, folder: entry.folder },
+            );
         }
         let root = folder.join("root");
         if root.is_dir() { self.walk(&root, &TreePath::root(), &file) } else { Ok(()) }
@@ -131,7 +147,9 @@ impl Layer {
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
             let name = entry.file_name();
-            let name = name.to_str().ok_or_else(|| Fault::user(format!("`{}`: its name is not UTF-8", entry.path().display())))?;
+            let name = name
+                .to_str()
+                .ok_or_else(|| Fault::user(format!("`{}`: its name is not UTF-8", entry.path().display())))?;
             let path = guest.join(name).map_err(|message| anyhow!(message))?;
             let kind = entry.file_type()?;
             let (mode, content) = if kind.is_dir() {

@@ -30,7 +30,8 @@ pub fn exec(socket: &Path, command: &str, limit: Duration) -> Result<GuestOutput
         let status = agent.execute("guest-exec-status", &json!({ "pid": pid }))?;
         if status["exited"].as_bool() == Some(true) {
             let text = |key: &str| -> Result<String> {
-                let bytes = base64::engine::general_purpose::STANDARD.decode(status[key].as_str().unwrap_or_default())?;
+                let bytes = base64::engine::general_purpose::STANDARD
+                    .decode(status[key].as_str().unwrap_or_default())?;
                 Ok(String::from_utf8_lossy(&bytes).into_owned())
             };
             let code = status["exitcode"].as_i64().and_then(|code| i32::try_from(code).ok()).unwrap_or(255);

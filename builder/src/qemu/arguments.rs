@@ -30,7 +30,11 @@ pub fn disks(options: &MachineOptions, folder: &Path, log: &Log) -> Result<Disks
         let overlay = folder.join(format!("{name}.qcow2"));
         if !overlay.exists() {
             let backing = fs::canonicalize(path)?;
-            Run::new(log, "qemu-img").args(["create", "-q", "-f", "qcow2", "-F", format, "-b"]).arg(backing).arg(&overlay).run()?;
+            Run::new(log, "qemu-img")
+                .args(["create", "-q", "-f", "qcow2", "-F", format, "-b"])
+                .arg(backing)
+                .arg(&overlay)
+                .run()?;
         }
         Ok((overlay, "qcow2"))
     };
@@ -41,7 +45,10 @@ pub fn disks(options: &MachineOptions, folder: &Path, log: &Log) -> Result<Disks
         Firmware::Uefi => {
             let path = folder.join("uefi-variables.qcow2");
             if !path.exists() {
-                Run::new(log, "qemu-img").args(["convert", "-f", "raw", "-O", "qcow2", OVMF_VARS]).arg(&path).run()?;
+                Run::new(log, "qemu-img")
+                    .args(["convert", "-f", "raw", "-O", "qcow2", OVMF_VARS])
+                    .arg(&path)
+                    .run()?;
             }
             Some(path)
         }
@@ -50,7 +57,12 @@ pub fn disks(options: &MachineOptions, folder: &Path, log: &Log) -> Result<Disks
 }
 
 /// The arguments. Addresses of devices are given, so that a snapshot fits the machine that resumes it.
-pub fn arguments(options: &MachineOptions, disks: &Disks, folder: &Path, sockets: &Path) -> Result<Vec<OsString>> {
+pub fn arguments(
+    options: &MachineOptions,
+    disks: &Disks,
+    folder: &Path,
+    sockets: &Path,
+) -> Result<Vec<OsString>> {
     let mut all: Vec<OsString> = Vec::new();
     let mut add = |words: &[&str]| all.extend(words.iter().map(OsString::from));
     add(&["-name", &options.name, "-nodefaults", "-display", "none", "-machine", "pc", "-rtc", "base=utc"]);
@@ -60,14 +72,36 @@ pub fn arguments(options: &MachineOptions, disks: &Disks, folder: &Path, sockets
         add(&["-drive", &format!("if=pflash,format=raw,readonly=on,file={OVMF_CODE}")]);
         add(&["-drive", &format!("if=pflash,format=qcow2,file={}", escape(variables))]);
     }
-    let serial = format!("socket,id=serial,path={},server=on,wait=off,logfile={},logappend=on", escape(&sockets.join("serial")), escape(&folder.join("serial.log")));
+    let serial = format!(
+        "socket,id=serial,path={},server=on,wait=off,logfile={},logappend=on",
+        escape(&sockets.join("serial")),
+        escape(&folder.join("serial.log"))
+    );
     add(&["-chardev", &serial, "-serial", "chardev:serial"]);
     add(&["-qmp", &format!("unix:{},server=on,wait=off", escape(&sockets.join("qmp")))]);
-    add(&["-device", "virtio-serial-pci,addr=0x8", "-chardev", &format!("socket,id=agent,path={},server=on,wait=off", escape(&sockets.join("agent")))]);
-    add(&["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0", "-device", "virtio-rng-pci,addr=0x9"]);
+    add(&[
+        "-device",
+        "virtio-serial-pci,addr=0x8",
+        "-chardev",
+        &format!("socket,id=agent,path={},server=on,wait=off", escape(&sockets.join("agent"))),
+    ]);
+    add(&[
+        "-device",
+        "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
+        "-device",
+        "virtio-rng-pci,addr=0x9",
+    ]);
     let mut disk = |id: &str, (path, format): &(PathBuf, &str), address: u8, more: &str| {
-        let drive = format!("if=none,id={id},format={format},file={},cache=writeback,discard=unmap{more}", escape(path));
-        add(&["-drive", &drive, "-device", &format!("virtio-blk-pci,drive={id},serial={id},addr=0x{address:x}")]);
+        let drive = format!(
+            "if=none,id={id},format={format},file={},cache=writeback,discard=unmap{more}",
+            escape(path)
+        );
+        add(&[
+            "-drive",
+            &drive,
+            "-device",
+            &format!("virtio-blk-pci,drive={id},serial={id},addr=0x{address:x}"),
+        ]);
     };
     disk("system", &disks.system, 5, "");
     if let Some(data) = &disks.data {
@@ -85,7 +119,9 @@ pub fn arguments(options: &MachineOptions, disks: &Disks, folder: &Path, sockets
             }
             add(&["-netdev", &netdev]);
         }
-        Net::Tap { interface, .. } => add(&["-netdev", &format!("tap,id=net,ifname={interface},script=no,downscript=no")]),
+        Net::Tap { interface, .. } => {
+            add(&["-netdev", &format!("tap,id=net,ifname={interface},script=no,downscript=no")])
+        }
     }
     if options.net != Net::None {
         add(&["-device", &format!("virtio-net-pci,netdev=net,mac={},addr=0x3", options.mac)]);

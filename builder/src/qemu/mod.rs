@@ -143,7 +143,12 @@ impl Machine {
     }
 
     /// The same; every new report is shown to `watch`.
-    pub fn watch_verdict(&mut self, wanted: Verdict, limit: Duration, mut watch: impl FnMut(&VerdictReport)) -> Result<VerdictReport> {
+    pub fn watch_verdict(
+        &mut self,
+        wanted: Verdict,
+        limit: Duration,
+        mut watch: impl FnMut(&VerdictReport),
+    ) -> Result<VerdictReport> {
         let start = Instant::now();
         let mut seen = None;
         loop {
@@ -164,7 +169,10 @@ impl Machine {
                 bail!("QEMU ended with {status} before the verdict{}", self.evidence());
             }
             if start.elapsed() > limit {
-                let last = seen.map_or_else(|| "no verdict at all".to_owned(), |report| format!("the last was {}", report.json));
+                let last = seen.map_or_else(
+                    || "no verdict at all".to_owned(),
+                    |report| format!("the last was {}", report.json),
+                );
                 bail!("no {wanted} verdict within {} s, {last}{}", limit.as_secs(), self.evidence());
             }
             std::thread::sleep(Duration::from_millis(250));
@@ -186,7 +194,8 @@ impl Machine {
     /// Runs a shell command in the guest, by its agent.
     pub fn exec(&mut self, command: &str) -> Result<GuestOutput> {
         let socket = self.sockets().join("agent");
-        agent::exec(&socket, command, Duration::from_secs(300)).with_context(|| format!("running `{command}` in the guest{}", self.evidence()))
+        agent::exec(&socket, command, Duration::from_secs(300))
+            .with_context(|| format!("running `{command}` in the guest{}", self.evidence()))
     }
 
     /// Runs a shell command in the guest and wants exit code 0; returns its standard output.
@@ -215,7 +224,8 @@ impl Machine {
         self.boot_offset = fs::metadata(self.serial_path())?.len();
         // The agent's answer is lost when the guest goes down at once.
         let _ = agent::exec(&self.sockets().join("agent"), "systemctl reboot", Duration::from_secs(20));
-        self.wait_serial("Linux version", Duration::from_secs(180)).context("waiting for the guest to boot again")
+        self.wait_serial("Linux version", Duration::from_secs(180))
+            .context("waiting for the guest to boot again")
     }
 
     /// The guest's screen as a PNG.
@@ -251,7 +261,9 @@ impl Machine {
 
     /// The last lines of the serial console.
     pub fn serial_tail(&self, lines: usize) -> String {
-        let text = fs::read(self.serial_path()).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        let text = fs::read(self.serial_path())
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default();
         let all: Vec<&str> = text.lines().collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
@@ -268,7 +280,11 @@ impl Machine {
     }
 
     fn evidence(&self) -> String {
-        format!("\n--- last lines of the serial console ({}) ---\n{}", self.serial_path().display(), self.serial_tail(TAIL))
+        format!(
+            "\n--- last lines of the serial console ({}) ---\n{}",
+            self.serial_path().display(),
+            self.serial_tail(TAIL)
+        )
     }
 }
 

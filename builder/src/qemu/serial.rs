@@ -55,7 +55,13 @@ pub fn last_report(text: &str) -> Option<VerdictReport> {
 
 /// A sign that no verdict will come.
 pub fn fatal(text: &str) -> Option<&str> {
-    const SIGNS: [&str; 5] = ["Kernel panic - not syncing", "Entering emergency mode", "You are in emergency mode", "ALERT!  UUID=", "error: no such device"];
+    const SIGNS: [&str; 5] = [
+        "Kernel panic - not syncing",
+        "Entering emergency mode",
+        "You are in emergency mode",
+        "ALERT!  UUID=",
+        "error: no such device",
+    ];
     SIGNS.into_iter().find_map(|sign| {
         let at = text.find(sign)?;
         text[at..].lines().next().map(str::trim)
@@ -76,7 +82,10 @@ mod tests {
 
     #[test]
     fn panics_are_named() {
-        assert_eq!(fatal("a\n[ 1.0] Kernel panic - not syncing: IO-APIC\r\n"), Some("Kernel panic - not syncing: IO-APIC"));
+        assert_eq!(
+            fatal("a\n[ 1.0] Kernel panic - not syncing: IO-APIC\r\n"),
+            Some("Kernel panic - not syncing: IO-APIC")
+        );
         assert_eq!(fatal("fine"), None);
     }
 }

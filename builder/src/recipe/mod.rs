@@ -154,7 +154,8 @@ impl Recipe {
         if self.image.app.tag == tag {
             return Ok(());
         }
-        let message = format!("image `{}` has no tag `{tag}`: it carries {}", self.image.name, self.image.app.tag);
+        let message =
+            format!("image `{}` has no tag `{tag}`: it carries {}", self.image.name, self.image.app.tag);
         Err(Fault::user(message).hint(format!("leave --tag out, or say --tag {}", self.image.app.tag)).into())
     }
 
@@ -194,7 +195,9 @@ impl Recipe {
             }
         }
         if disk.esp.bytes() < 34 << 20 || disk.system.bytes() < disk.esp.bytes() + (1 << 30) {
-            return Err("table `disk`: the ESP needs 34 MiB and the system disk 1 GiB more than that".to_owned());
+            return Err(
+                "table `disk`: the ESP needs 34 MiB and the system disk 1 GiB more than that".to_owned()
+            );
         }
         if image.formats.is_empty() {
             return Err("key `formats`: name at least one".to_owned());
@@ -204,7 +207,9 @@ impl Recipe {
 }
 
 fn parse(path: &Path, text: &str, overrides: &[String]) -> Result<Image> {
-    let named = |error: toml::de::Error| Fault::user(format!("`{}`: {}", path.display(), error.to_string().trim_end()));
+    let named = |error: toml::de::Error| {
+        Fault::user(format!("`{}`: {}", path.display(), error.to_string().trim_end()))
+    };
     // The text is parsed as it stands first, so that an error points at its line and column.
     let image: Image = toml::from_str(text).map_err(named)?;
     if overrides.is_empty() {

@@ -28,7 +28,9 @@ impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is not a size; write a whole number and B, KiB, MiB or GiB, such as `8 GiB`");
+        let wrong = || {
+            format!("`{text}` is not a size; write a whole number and B, KiB, MiB or GiB, such as `8 GiB`")
+        };
         let digits = text.trim_start_matches(|c: char| c.is_ascii_digit());
         let number: u64 = text[..text.len() - digits.len()].parse().map_err(|_| wrong())?;
         let unit = digits.trim();
@@ -79,7 +81,12 @@ mod tests {
 
     #[test]
     fn reads_and_shows() {
-        let cases = [("8 GiB", Some(8 << 30), "8 GiB"), ("64MiB", Some(64 << 20), "64 MiB"), ("1536 MiB", Some(1536 << 20), "1536 MiB"), ("7 B", Some(7), "7 B")];
+        let cases = [
+            ("8 GiB", Some(8 << 30), "8 GiB"),
+            ("64MiB", Some(64 << 20), "64 MiB"),
+            ("1536 MiB", Some(1536 << 20), "1536 MiB"),
+            ("7 B", Some(7), "7 B"),
+        ];
         for (text, bytes, shown) in cases {
             let size: ByteSize = text.parse().unwrap();
             assert_eq!(Some(size.bytes()), bytes);

@@ -23,7 +23,11 @@ pub fn host_mirrors(folder: &Path) -> Mirrors {
     let mut mirrors = Mirrors::default();
     for file in files {
         let Ok(text) = fs::read_to_string(&file) else { continue };
-        let entries = if file.extension().is_some_and(|extension| extension == "sources") { deb822(&text) } else { one_line(&text) };
+        let entries = if file.extension().is_some_and(|extension| extension == "sources") {
+            deb822(&text)
+        } else {
+            one_line(&text)
+        };
         for (uri, suite) in entries {
             // Only Debian's own archive has suites of these names; third parties append or prefix.
             if is_release(&suite) {
@@ -60,9 +64,16 @@ fn deb822(text: &str) -> Vec<(String, String)> {
     let mut entries = Vec::new();
     for stanza in text.split("\n\n") {
         let field = |name: &str| {
-            stanza.lines().filter(|line| !line.starts_with('#')).find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap_or("").trim()
+            stanza
+                .lines()
+                .filter(|line| !line.starts_with('#'))
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .unwrap_or("")
+                .trim()
         };
-        if !field("Types").split_whitespace().any(|kind| kind == "deb") || field("Enabled").eq_ignore_ascii_case("no") {
+        if !field("Types").split_whitespace().any(|kind| kind == "deb")
+            || field("Enabled").eq_ignore_ascii_case("no")
+        {
             continue;
         }
         for uri in field("URIs").split_whitespace() {

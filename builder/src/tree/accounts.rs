@@ -33,9 +33,15 @@ impl Accounts {
     /// Adds a user with a locked password, last changed on `day` (days since 1970). An equal user that is there already stays.
     pub fn add(&mut self, user: &User, day: u64) -> Result<(), String> {
         if let Some((uid, _)) = find(&self.passwd, &user.name) {
-            return if uid == user.uid { Ok(()) } else { Err(format!("user `{}` exists with uid {uid}, not {}", user.name, user.uid)) };
+            return if uid == user.uid {
+                Ok(())
+            } else {
+                Err(format!("user `{}` exists with uid {uid}, not {}", user.name, user.uid))
+            };
         }
-        if let Some(other) = self.passwd.lines().find(|line| line.split(':').nth(2) == Some(&user.uid.to_string())) {
+        if let Some(other) =
+            self.passwd.lines().find(|line| line.split(':').nth(2) == Some(&user.uid.to_string()))
+        {
             return Err(format!("uid {} of user `{}` is taken: `{other}`", user.uid, user.name));
         }
         let User { name, uid, home, shell } = user;
@@ -73,7 +79,12 @@ mod tests {
 
     #[test]
     fn adds_once_and_refuses_a_taken_number() {
-        let user = User { name: "mastodon".into(), uid: 991, home: "/home/mastodon".into(), shell: "/bin/bash".into() };
+        let user = User {
+            name: "mastodon".into(),
+            uid: 991,
+            home: "/home/mastodon".into(),
+            shell: "/bin/bash".into(),
+        };
         let mut accounts = Accounts { passwd: "root:x:0:0::/root:/bin/sh\n".into(), ..Accounts::default() };
         accounts.add(&user, 20_000).unwrap();
         accounts.add(&user, 20_000).unwrap();

@@ -47,13 +47,18 @@ pub const RULES: &[(&str, Rule, &str)] = &[
 
 /// Rule and name for a path; `None` when it may stay.
 pub fn rule(path: &TreePath) -> Option<(Rule, &'static str)> {
-    if path.parent().is_some_and(|parent| parent.as_str() == "/etc/ssh") && path.name().starts_with("ssh_host_") {
+    if path.parent().is_some_and(|parent| parent.as_str() == "/etc/ssh")
+        && path.name().starts_with("ssh_host_")
+    {
         return Some((Rule::Drop, "SSH host key"));
     }
-    RULES.iter().find(|(prefix, rule, _)| match rule {
-        Rule::Empty => path.as_str() == *prefix,
-        Rule::Drop | Rule::DropFiles => path.is_within(prefix),
-    }).map(|(_, rule, what)| (*rule, *what))
+    RULES
+        .iter()
+        .find(|(prefix, rule, _)| match rule {
+            Rule::Empty => path.as_str() == *prefix,
+            Rule::Drop | Rule::DropFiles => path.is_within(prefix),
+        })
+        .map(|(_, rule, what)| (*rule, *what))
 }
 
 #[cfg(test)]

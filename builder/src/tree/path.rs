@@ -48,7 +48,9 @@ impl TreePath {
 
     /// Whether it is the folder itself or lies below it.
     pub fn is_within(&self, folder: &str) -> bool {
-        self.0.strip_prefix(folder.trim_end_matches('/')).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        self.0
+            .strip_prefix(folder.trim_end_matches('/'))
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 }
 
@@ -101,7 +103,9 @@ mod tests {
 
     #[test]
     fn members() {
-        for (member, path) in [("./", "/"), (".", "/"), ("./etc/passwd", "/etc/passwd"), ("etc/", "/etc"), ("./a b", "/a b")] {
+        for (member, path) in
+            [("./", "/"), (".", "/"), ("./etc/passwd", "/etc/passwd"), ("etc/", "/etc"), ("./a b", "/a b")]
+        {
             assert_eq!(of_member(member).unwrap().as_str(), path, "{member}");
         }
         for member in ["../x", "./a/../../x", "/etc/passwd", "a//b", "./a/./b"] {

@@ -12,8 +12,12 @@ pub fn install_links(unit: &str, path: &str, text: &str) -> Vec<(String, String)
         let Some((key, value)) = line.split_once('=').filter(|_| in_install) else { continue };
         for name in value.split_whitespace() {
             match key.trim() {
-                "WantedBy" => links.push((format!("/etc/systemd/system/{name}.wants/{unit}"), path.to_owned())),
-                "RequiredBy" => links.push((format!("/etc/systemd/system/{name}.requires/{unit}"), path.to_owned())),
+                "WantedBy" => {
+                    links.push((format!("/etc/systemd/system/{name}.wants/{unit}"), path.to_owned()))
+                }
+                "RequiredBy" => {
+                    links.push((format!("/etc/systemd/system/{name}.requires/{unit}"), path.to_owned()))
+                }
                 "Alias" => links.push((format!("/etc/systemd/system/{name}"), path.to_owned())),
                 _ => {}
             }
@@ -24,9 +28,9 @@ pub fn install_links(unit: &str, path: &str, text: &str) -> Vec<(String, String)
 
 /// Whether a path is where units live, so that its text is worth keeping.
 pub fn is_unit_path(path: &str) -> bool {
-    ["/lib/systemd/system/", "/usr/lib/systemd/system/", "/etc/systemd/system/"].iter().any(|folder| {
-        path.strip_prefix(folder).is_some_and(|name| !name.contains('/') && name.contains('.'))
-    })
+    ["/lib/systemd/system/", "/usr/lib/systemd/system/", "/etc/systemd/system/"]
+        .iter()
+        .any(|folder| path.strip_prefix(folder).is_some_and(|name| !name.contains('/') && name.contains('.')))
 }
 
 /// Whether a link in the tree enables the unit: it lies in a `.wants`/`.requires` folder of `/etc/systemd/system` or is an
@@ -56,7 +60,11 @@ mod tests {
     fn links_that_enable() {
         let unit = "redis-server.service";
         assert!(enables("/etc/systemd/system/multi-user.target.wants/redis-server.service", "/lib/x", unit));
-        assert!(enables("/etc/systemd/system/redis.service", "/lib/systemd/system/redis-server.service", unit));
+        assert!(enables(
+            "/etc/systemd/system/redis.service",
+            "/lib/systemd/system/redis-server.service",
+            unit
+        ));
         assert!(!enables("/lib/systemd/system/redis.service", "redis-server.service", unit));
     }
 }

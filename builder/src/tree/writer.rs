@@ -65,7 +65,9 @@ impl<W: Write> TreeWriter<W> {
     /// A symbolic link.
     pub fn link(&mut self, path: &TreePath, target: &str) -> Result<()> {
         let mut header = self.header(EntryType::Symlink, Meta::root(0o777), 0);
-        self.builder.append_link(&mut header, path.member(), target).with_context(|| format!("adding `{path}`"))
+        self.builder
+            .append_link(&mut header, path.member(), target)
+            .with_context(|| format!("adding `{path}`"))
     }
 
     fn append(&mut self, header: &mut Header, path: &TreePath, content: impl Read) -> Result<()> {
@@ -94,7 +96,10 @@ impl<W: Write> TreeWriter<W> {
         header.set_mtime(mtime);
         header.set_size(entry.size());
         match link {
-            Some(target) => self.builder.append_link(&mut header, path.member(), target).with_context(|| format!("copying `{path}`")),
+            Some(target) => self
+                .builder
+                .append_link(&mut header, path.member(), target)
+                .with_context(|| format!("copying `{path}`")),
             None => self.append(&mut header, path, entry),
         }
     }

@@ -10,7 +10,18 @@ use crate::exec::Run;
 use crate::view::View;
 
 /// Drivers without which the root is not found on VMware (pvscsi, LSI Logic, SATA, NVMe), KVM or in a BIOS-era machine.
-const DISK_DRIVERS: &[&str] = &["vmw_pvscsi", "mptspi", "ahci", "nvme", "ata_piix", "virtio_blk", "virtio_scsi", "virtio_pci", "sd_mod", "ext4"];
+const DISK_DRIVERS: &[&str] = &[
+    "vmw_pvscsi",
+    "mptspi",
+    "ahci",
+    "nvme",
+    "ata_piix",
+    "virtio_blk",
+    "virtio_scsi",
+    "virtio_pci",
+    "sd_mod",
+    "ext4",
+];
 /// Network cards of VMware and KVM.
 const NIC_DRIVERS: &[&str] = &["vmxnet3", "virtio_net", "e1000", "e1000e"];
 
@@ -36,12 +47,19 @@ pub fn bios_boot(view: &View, _: &Context) -> Result<Vec<String>> {
         return Ok(vec!["there is no BIOS-boot partition".to_owned()]);
     };
     if sector != partition.extent.start {
-        return Ok(vec![format!("the MBR's code loads sector {sector}, the BIOS-boot partition starts at {}", partition.extent.start)]);
+        return Ok(vec![format!(
+            "the MBR's code loads sector {sector}, the BIOS-boot partition starts at {}",
+            partition.extent.start
+        )]);
     }
     let mut core = [0; 512];
     disk.seek(SeekFrom::Start(partition.extent.offset()))?;
     disk.read_exact(&mut core)?;
-    Ok(if core.iter().all(|byte| *byte == 0) { vec!["the BIOS-boot partition is empty".to_owned()] } else { Vec::new() })
+    Ok(if core.iter().all(|byte| *byte == 0) {
+        vec!["the BIOS-boot partition is empty".to_owned()]
+    } else {
+        Vec::new()
+    })
 }
 
 /// mtools finds the loader on the EFI system partition.
@@ -50,7 +68,8 @@ pub fn uefi_boot(view: &View, context: &Context) -> Result<Vec<String>> {
         return Ok(vec!["there is no EFI system partition".to_owned()]);
     };
     let image = format!("{}@@{}", view.raw.display(), partition.extent.offset());
-    let listing = Run::new(&context.log, "mdir").args(["-b", "-i", &image, "::/EFI/BOOT/BOOTX64.EFI"]).capture();
+    let listing =
+        Run::new(&context.log, "mdir").args(["-b", "-i", &image, "::/EFI/BOOT/BOOTX64.EFI"]).capture();
     Ok(match listing {
         Ok(_) => Vec::new(),
         Err(_) => vec!["the EFI system partition has no EFI/BOOT/BOOTX64.EFI".to_owned()],
@@ -62,7 +81,10 @@ pub fn fstab(view: &View, _: &Context) -> Result<Vec<String>> {
     let Some(text) = view.text("/etc/fstab")? else { return Ok(vec!["there is no /etc/fstab".to_owned()]) };
     let mut wrong = build_host_devices("/etc/fstab", &text);
     let wanted = format!("UUID={}", view.root.uuid());
-    let root = text.lines().filter(|line| !line.starts_with('#')).find(|line| line.split_whitespace().nth(1) == Some("/"));
+    let root = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .find(|line| line.split_whitespace().nth(1) == Some("/"));
     match root.and_then(|line| line.split_whitespace().next()) {
         Some(device) if device == wanted => {}
         Some(device) => wrong.push(format!("its root is `{device}`, the root file system is `{wanted}`")),
@@ -73,7 +95,11 @@ pub fn fstab(view: &View, _: &Context) -> Result<Vec<String>> {
 
 fn build_host_devices(file: &str, text: &str) -> Vec<String> {
     let devices = ["/dev/loop", "/dev/nbd", "/dev/mapper/"];
-    devices.iter().filter(|device| text.contains(**device)).map(|device| format!("`{file}` names {device}, a device of a build host")).collect()
+    devices
+        .iter()
+        .filter(|device| text.contains(**device))
+        .map(|device| format!("`{file}` names {device}, a device of a build host"))
+        .collect()
 }
 
 /// Kernel and initrd of the first entry; both paths as GRUB would open them.
@@ -87,7 +113,9 @@ fn first_entry(text: &str) -> Option<(String, String, String)> {
 
 /// Files exist, root is right.
 pub fn grub_cfg(view: &View, _: &Context) -> Result<Vec<String>> {
-    let Some(text) = view.text("/boot/grub/grub.cfg")? else { return Ok(vec!["there is no /boot/grub/grub.cfg".to_owned()]) };
+    let Some(text) = view.text("/boot/grub/grub.cfg")? else {
+        return Ok(vec!["there is no /boot/grub/grub.cfg".to_owned()]);
+    };
     let mut wrong = build_host_devices("/boot/grub/grub.cfg", &text);
     let Some((kernel, options, initrd)) = first_entry(&text) else {
         wrong.push("it has no entry with a kernel and an initrd".to_owned());
@@ -117,7 +145,11 @@ fn kernel_modules(view: &View) -> Result<(String, Vec<String>)> {
     let text = view.text("/boot/grub/grub.cfg")?.unwrap_or_default();
     let (kernel, ..) = first_entry(&text).context("grub.cfg has no entry")?;
     let real = view.root.canonicalize(kernel.as_str())?.display().to_string();
-    let version = real.rsplit('/').next().and_then(|name| name.strip_prefix("vmlinuz-")).context("the kernel's file has no version in its name")?;
+    let version = real
+        .rsplit('/')
+        .next()
+        .and_then(|name| name.strip_prefix("vmlinuz-"))
+        .context("the kernel's file has no version in its name")?;
     let folder = format!("/lib/modules/{version}");
     let builtin = view.text(&format!("{folder}/modules.builtin"))?.unwrap_or_default();
     Ok((folder, builtin.lines().filter_map(module).collect()))
@@ -130,7 +162,8 @@ pub fn initrd_drivers(view: &View, _: &Context) -> Result<Vec<String>> {
     if !view.root.exists(initrd.as_str()).unwrap_or(false) {
         return Ok(Vec::new());
     }
-    let names = crate::initramfs::names(&view.root.read(initrd.as_str())?).with_context(|| format!("reading `{initrd}`"))?;
+    let names = crate::initramfs::names(&view.root.read(initrd.as_str())?)
+        .with_context(|| format!("reading `{initrd}`"))?;
     let mut present: Vec<String> = names.iter().filter_map(|name| module(name)).collect();
     present.extend(kernel_modules(view)?.1);
     Ok(missing(DISK_DRIVERS, &present, &format!("`{initrd}` and the kernel lack the driver")))
@@ -147,7 +180,11 @@ pub fn nic_drivers(view: &View, _: &Context) -> Result<Vec<String>> {
 }
 
 fn missing(wanted: &[&str], present: &[String], text: &str) -> Vec<String> {
-    wanted.iter().filter(|name| !present.iter().any(|other| other == *name)).map(|name| format!("{text} `{name}`")).collect()
+    wanted
+        .iter()
+        .filter(|name| !present.iter().any(|other| other == *name))
+        .map(|name| format!("{text} `{name}`"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -156,14 +193,23 @@ mod tests {
 
     #[test]
     fn module_names() {
-        assert_eq!(module("usr/lib/modules/6.1/kernel/drivers/scsi/vmw_pvscsi.ko").as_deref(), Some("vmw_pvscsi"));
+        assert_eq!(
+            module("usr/lib/modules/6.1/kernel/drivers/scsi/vmw_pvscsi.ko").as_deref(),
+            Some("vmw_pvscsi")
+        );
         assert_eq!(module("kernel/virtio-pci.ko.xz").as_deref(), Some("virtio_pci"));
         assert_eq!(module("etc/modprobe.conf"), None);
     }
 
     #[test]
     fn the_first_entry_of_a_grub_cfg() {
-        let (kernel, options, initrd) = first_entry("set x=1\nmenuentry 'a' {\n  linux /vmlinuz root=UUID=1 ro\n  initrd /initrd.img\n}\n").unwrap();
-        assert_eq!((kernel.as_str(), options.as_str(), initrd.as_str()), ("/vmlinuz", "root=UUID=1 ro", "/initrd.img"));
+        let (kernel, options, initrd) = first_entry(
+            "set x=1\nmenuentry 'a' {\n  linux /vmlinuz root=UUID=1 ro\n  initrd /initrd.img\n}\n",
+        )
+        .unwrap();
+        assert_eq!(
+            (kernel.as_str(), options.as_str(), initrd.as_str()),
+            ("/vmlinuz", "root=UUID=1 ro", "/initrd.img")
+        );
     }
 }

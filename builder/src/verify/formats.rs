@@ -15,7 +15,10 @@ pub fn read_back(path: &Path, source: Option<&Path>, context: &Context) -> Resul
     match kind_or_data(path)? {
         None | Some(Kind::Raw) => {}
         Some(Kind::Qcow2) => {
-            run(Run::new(&context.log, "qemu-img").args(["check", "-q", "-f", "qcow2"]).arg(path), &mut wrong);
+            run(
+                Run::new(&context.log, "qemu-img").args(["check", "-q", "-f", "qcow2"]).arg(path),
+                &mut wrong,
+            );
             compare(path, "qcow2", source, context, &mut wrong);
         }
         Some(Kind::Vmdk) => compare(path, "vmdk", source, context, &mut wrong),
@@ -39,7 +42,13 @@ fn run(command: Run<'_>, wrong: &mut Vec<String>) {
 
 fn compare(path: &Path, format: &str, source: Option<&Path>, context: &Context, wrong: &mut Vec<String>) {
     if let Some(source) = source {
-        run(Run::new(&context.log, "qemu-img").args(["compare", "-q", "-f", format, "-F", "raw"]).arg(path).arg(source), wrong);
+        run(
+            Run::new(&context.log, "qemu-img")
+                .args(["compare", "-q", "-f", format, "-F", "raw"])
+                .arg(path)
+                .arg(source),
+            wrong,
+        );
     }
 }
 
@@ -47,7 +56,10 @@ fn compare(path: &Path, format: &str, source: Option<&Path>, context: &Context, 
 fn package(path: &Path, source: Option<&Path>, context: &Context, wrong: &mut Vec<String>) -> Result<()> {
     let scratch = context.store.scratch()?;
     let members = crate::export::ova::unpack(path, scratch.path())?;
-    let names: Vec<String> = members.iter().map(|member| member.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
+    let names: Vec<String> = members
+        .iter()
+        .map(|member| member.file_name().unwrap_or_default().to_string_lossy().into_owned())
+        .collect();
     let listed = Run::new(&context.log, "tar").arg("-tf").arg(path).capture()?;
     if listed.lines().collect::<Vec<_>>() != names {
         wrong.push("GNU tar lists other members than were written".to_owned());
@@ -55,7 +67,9 @@ fn package(path: &Path, source: Option<&Path>, context: &Context, wrong: &mut Ve
     if !names.first().is_some_and(|name| name.ends_with(".ovf")) {
         wrong.push("its first member is not the descriptor".to_owned());
     }
-    let Some(manifest) = members.iter().find(|member| member.extension().is_some_and(|extension| extension == "mf")) else {
+    let Some(manifest) =
+        members.iter().find(|member| member.extension().is_some_and(|extension| extension == "mf"))
+    else {
         wrong.push("it has no manifest".to_owned());
         return Ok(());
     };
@@ -71,7 +85,9 @@ fn package(path: &Path, source: Option<&Path>, context: &Context, wrong: &mut Ve
             None => wrong.push(format!("its manifest names `{name}`, which is not in it")),
         }
     }
-    if let Some(disk) = members.iter().find(|member| member.extension().is_some_and(|extension| extension == "vmdk")) {
+    if let Some(disk) =
+        members.iter().find(|member| member.extension().is_some_and(|extension| extension == "vmdk"))
+    {
         compare(disk, "vmdk", source, context, wrong);
     }
     Ok(())

@@ -17,8 +17,12 @@ pub fn state(view: &View, _: &Context) -> Result<Vec<String>> {
         let Ok(path) = node.path.parse::<TreePath>() else { return Ok(()) };
         match machine_state::rule(&path) {
             Some((Rule::Drop, what)) => wrong.push(format!("{what}: `{path}`")),
-            Some((Rule::DropFiles, what)) if !node.metadata.is_dir() => wrong.push(format!("{what}: `{path}`")),
-            Some((Rule::Empty, what)) if node.metadata.len() > 0 => wrong.push(format!("{what}: `{path}` is not empty")),
+            Some((Rule::DropFiles, what)) if !node.metadata.is_dir() => {
+                wrong.push(format!("{what}: `{path}`"))
+            }
+            Some((Rule::Empty, what)) if node.metadata.len() > 0 => {
+                wrong.push(format!("{what}: `{path}` is not empty"))
+            }
             _ => {}
         }
         Ok(())
@@ -43,7 +47,9 @@ pub fn private_keys(view: &View, _: &Context) -> Result<Vec<String>> {
 
 fn holds_key(bytes: &[u8]) -> bool {
     const END: &[u8] = b"PRIVATE KEY-----";
-    bytes.windows(END.len()).enumerate().any(|(at, window)| window == END && bytes[at.saturating_sub(32)..at].windows(10).any(|part| part == b"-----BEGIN"))
+    bytes.windows(END.len()).enumerate().any(|(at, window)| {
+        window == END && bytes[at.saturating_sub(32)..at].windows(10).any(|part| part == b"-----BEGIN")
+    })
 }
 
 /// No account has a password, none but root has number 0.

@@ -31,16 +31,48 @@ pub struct Check {
 pub const CHECKS: &[Check] = &[
     Check { name: "file-system", why: "a damaged root file system stops the boot", run: boot::file_system },
     Check { name: "bios-boot", why: "without GRUB's code a BIOS finds no system", run: boot::bios_boot },
-    Check { name: "uefi-boot", why: "without a loader on the ESP UEFI finds no system", run: boot::uefi_boot },
+    Check {
+        name: "uefi-boot",
+        why: "without a loader on the ESP UEFI finds no system",
+        run: boot::uefi_boot,
+    },
     Check { name: "fstab", why: "a wrong root entry stops the boot", run: boot::fstab },
-    Check { name: "grub-cfg", why: "GRUB must find the kernel, and the kernel its root", run: boot::grub_cfg },
-    Check { name: "initrd-drivers", why: "a disk controller without a driver is no disk", run: boot::initrd_drivers },
-    Check { name: "nic-drivers", why: "a network card without a driver is no network", run: boot::nic_drivers },
-    Check { name: "machine-state", why: "what belongs to one machine must not be shared by all", run: machine::state },
-    Check { name: "private-keys", why: "a key in the image is known to everybody", run: machine::private_keys },
+    Check {
+        name: "grub-cfg",
+        why: "GRUB must find the kernel, and the kernel its root",
+        run: boot::grub_cfg,
+    },
+    Check {
+        name: "initrd-drivers",
+        why: "a disk controller without a driver is no disk",
+        run: boot::initrd_drivers,
+    },
+    Check {
+        name: "nic-drivers",
+        why: "a network card without a driver is no network",
+        run: boot::nic_drivers,
+    },
+    Check {
+        name: "machine-state",
+        why: "what belongs to one machine must not be shared by all",
+        run: machine::state,
+    },
+    Check {
+        name: "private-keys",
+        why: "a key in the image is known to everybody",
+        run: machine::private_keys,
+    },
     Check { name: "accounts", why: "a password in the image is known to everybody", run: machine::accounts },
-    Check { name: "first-boot", why: "without it the image never becomes an instance", run: system::first_boot },
-    Check { name: "units", why: "a service that starts before its data is there makes its own", run: system::units },
+    Check {
+        name: "first-boot",
+        why: "without it the image never becomes an instance",
+        run: system::first_boot,
+    },
+    Check {
+        name: "units",
+        why: "a service that starts before its data is there makes its own",
+        run: system::units,
+    },
 ];
 
 /// The result of one check.
@@ -83,7 +115,12 @@ pub fn artifacts(artifacts: &[Artifact], disk: &DiskImage, _: &Verified, context
         let source = (!artifact.data_disk).then_some(disk.path());
         let wrong = formats::read_back(&artifact.path, source, context)?;
         if !wrong.is_empty() {
-            return Err(Fault::environment(format!("`{}` reads back wrong: {}", artifact.path.display(), wrong.join("; "))).into());
+            return Err(Fault::environment(format!(
+                "`{}` reads back wrong: {}",
+                artifact.path.display(),
+                wrong.join("; ")
+            ))
+            .into());
         }
     }
     Ok(())
@@ -92,7 +129,11 @@ pub fn artifacts(artifacts: &[Artifact], disk: &DiskImage, _: &Verified, context
 /// All checks on a file of any kind, its format's own first.
 pub fn file(path: &Path, context: &Context) -> Result<Vec<Finding>> {
     let wrong = formats::read_back(path, None, context)?;
-    let mut all = vec![Finding { check: "format", why: "a reader that follows the format must accept the file", wrong }];
+    let mut all = vec![Finding {
+        check: "format",
+        why: "a reader that follows the format must accept the file",
+        wrong,
+    }];
     all.extend(findings(&View::open(path, context)?, context)?);
     Ok(all)
 }
@@ -105,5 +146,9 @@ pub fn refuse(findings: &[Finding]) -> Result<()> {
             message.push_str(&format!("\n  {}: {wrong} ({})", finding.check, finding.why));
         }
     }
-    if message.is_empty() { Ok(()) } else { Err(Fault::user(format!("the image fails its checks:{message}")).into()) }
+    if message.is_empty() {
+        Ok(())
+    } else {
+        Err(Fault::user(format!("the image fails its checks:{message}")).into())
+    }
 }

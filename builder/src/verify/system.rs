@@ -7,11 +7,14 @@ use crate::context::Context;
 use crate::view::View;
 
 /// Units of the application.
-const APPLICATION: [&str; 3] = ["mastodon-web.service", "mastodon-sidekiq.service", "mastodon-streaming.service"];
+const APPLICATION: [&str; 3] =
+    ["mastodon-web.service", "mastodon-sidekiq.service", "mastodon-streaming.service"];
 const UNIT_FOLDERS: [&str; 3] = ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"];
 
 fn facts(view: &View) -> Result<Result<ImageFacts, String>> {
-    let Some(text) = view.text(facts::PATH)? else { return Ok(Err(format!("there is no `{}`", facts::PATH))) };
+    let Some(text) = view.text(facts::PATH)? else {
+        return Ok(Err(format!("there is no `{}`", facts::PATH)));
+    };
     Ok(toml::from_str(&text).map_err(|error| format!("`{}`: {error}", facts::PATH)))
 }
 
@@ -45,11 +48,16 @@ pub fn units(view: &View, _: &Context) -> Result<Vec<String>> {
     for unit in state.into_iter().chain(APPLICATION) {
         // An instance of a template has its template's file.
         let file = unit.split_once('@').map_or(unit.to_owned(), |(name, _)| format!("{name}@.service"));
-        if !UNIT_FOLDERS.iter().any(|folder| view.root.exists(format!("{folder}/{file}").as_str()).unwrap_or(false)) {
+        if !UNIT_FOLDERS
+            .iter()
+            .any(|folder| view.root.exists(format!("{folder}/{file}").as_str()).unwrap_or(false))
+        {
             wrong.push(format!("`{unit}` does not exist"));
         }
         if is_enabled(view, unit)? {
-            wrong.push(format!("`{unit}` is enabled in the image; first boot enables it when its data is there"));
+            wrong.push(format!(
+                "`{unit}` is enabled in the image; first boot enables it when its data is there"
+            ));
         }
     }
     Ok(wrong)
@@ -58,7 +66,11 @@ pub fn units(view: &View, _: &Context) -> Result<Vec<String>> {
 fn is_enabled(view: &View, unit: &str) -> Result<bool> {
     let mut enabled = false;
     view.walk("/etc/systemd/system", &mut |node| {
-        let target = if node.metadata.is_symlink() { view.root.read_link(node.path.as_str())?.display().to_string() } else { String::new() };
+        let target = if node.metadata.is_symlink() {
+            view.root.read_link(node.path.as_str())?.display().to_string()
+        } else {
+            String::new()
+        };
         enabled |= node.metadata.is_symlink() && crate::tree::units::enables(&node.path, &target, unit);
         Ok(())
     })?;

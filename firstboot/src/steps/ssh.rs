@@ -49,9 +49,7 @@ fn apply(context: &Context) -> Result<()> {
     if context.is_machine() {
         let unit = &context.facts.system.ssh_unit;
         // At boot it may just not have come up yet, and enabling it again is slow where it also has an init script.
-        if !systemd::is_enabled(unit) {
-            systemd::enable(unit)?;
-        }
+        systemd::enable(unit)?;
         systemd::start(unit)?;
     }
     Ok(())
