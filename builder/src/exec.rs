@@ -45,6 +45,9 @@ impl Log {
     }
 }
 
+/// Hears every line of a program's output.
+type LineWatcher<'a> = Box<dyn FnMut(&str) + 'a>;
+
 /// A program about to be run.
 pub struct Run<'a> {
     log: &'a Log,
@@ -53,7 +56,7 @@ pub struct Run<'a> {
     env: Vec<(String, OsString)>,
     folder: Option<PathBuf>,
     stdout: Option<std::fs::File>,
-    on_line: Option<Box<dyn FnMut(&str) + 'a>>,
+    on_line: Option<LineWatcher<'a>>,
 }
 
 /// Search path of every child: the user's, then the folders of system tools that an ordinary user's lacks.

@@ -209,15 +209,14 @@ impl<W: Write> Composer<W> {
             self.account_meta.insert(file, meta_of(entry)?);
             return self.read_account(entry, file);
         }
-        if let Some(target) = entry.link_name()?.filter(|_| entry.header().entry_type().is_symlink()) {
-            if self
+        if let Some(target) = entry.link_name()?.filter(|_| entry.header().entry_type().is_symlink())
+            && self
                 .layer
                 .disable
                 .iter()
                 .any(|unit| units::enables(path.as_str(), &target.to_string_lossy(), unit))
-            {
-                return Ok(());
-            }
+        {
+            return Ok(());
         }
         if let Some(added) = self.layer.files.get(path) {
             if is_folder && matches!(added.content, Content::Folder) {
@@ -266,7 +265,8 @@ impl<W: Write> Composer<W> {
     }
 
     fn copy_app<R: Read>(&mut self, mut app: tar::Archive<R>) -> Result<()> {
-        for parent in ["/home"] {
+        {
+            let parent = "/home";
             let path: TreePath = parent.parse().map_err(|message: String| anyhow!(message))?;
             if self.folders.insert(path.clone()) {
                 self.writer.folder(&path, Meta::root(0o755))?;

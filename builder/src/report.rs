@@ -77,7 +77,7 @@ impl Reporter for Plain {
         let mut last = self.tenth.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // One line a quarter is enough for a log.
         if tenth / 3 > *last / 3 && tenth < 10 {
-            Self::line(&format!("      {}0 %", tenth));
+            Self::line(&format!("      {tenth}0 %"));
         }
         *last = tenth;
     }

@@ -1,5 +1,7 @@
 //! `imgbuild` as a user types it: exit codes, data and messages, as snapshots. Nothing here needs a network or a built image.
 
+#![expect(clippy::unwrap_used, reason = "a test fails where its ground gives way")]
+
 mod bad_input;
 mod environment;
 mod help;

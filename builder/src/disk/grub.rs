@@ -86,13 +86,13 @@ pub fn install_bios(raw: &Path, layout: &Layout, ids: &Ids, scratch: &Path, cont
     let core = fs::read(core_image(Platform::Bios, &ids.root, scratch, context)?)?;
     let boot = fs::read("/usr/lib/grub/i386-pc/boot.img")?;
     let start = layout.bios_boot.start;
-    let (code, core) = patch(&boot, core, start)?;
+    let (mbr, core) = patch(&boot, core, start)?;
     ensure!(
         core.len() as u64 <= layout.bios_boot.bytes(),
         "GRUB's core image does not fit the BIOS-boot partition"
     );
     let mut file = fs::OpenOptions::new().write(true).open(raw)?;
-    file.write_all(&code)?;
+    file.write_all(&mbr)?;
     file.seek(SeekFrom::Start(start * SECTOR))?;
     file.write_all(&core)?;
     Ok(())
@@ -106,16 +106,16 @@ fn patch(boot: &[u8], mut core: Vec<u8>, start: u64) -> Result<(Vec<u8>, Vec<u8>
         boot.len(),
         core.len()
     );
-    let mut code = boot[..BOOT_CODE].to_vec();
-    code[KERNEL_SECTOR..KERNEL_SECTOR + 8].copy_from_slice(&start.to_le_bytes());
-    code[BOOT_DRIVE] = 0xff;
-    code[DRIVE_CHECK..DRIVE_CHECK + 2].copy_from_slice(&[0x90, 0x90]);
+    let mut mbr = boot[..BOOT_CODE].to_vec();
+    mbr[KERNEL_SECTOR..KERNEL_SECTOR + 8].copy_from_slice(&start.to_le_bytes());
+    mbr[BOOT_DRIVE] = 0xff;
+    mbr[DRIVE_CHECK..DRIVE_CHECK + 2].copy_from_slice(&[0x90, 0x90]);
     let sectors = (core.len() as u64).div_ceil(SECTOR);
     let rest = u16::try_from(sectors - 1).context("GRUB's core image is too large")?;
     core[BLOCK_LIST..BLOCK_LIST + 8].copy_from_slice(&(start + 1).to_le_bytes());
     core[BLOCK_LIST + 8..BLOCK_LIST + 10].copy_from_slice(&rest.to_le_bytes());
     core[BLOCK_LIST + 10..BLOCK_LIST + 12].copy_from_slice(&CORE_SEGMENT.to_le_bytes());
-    Ok((code, core))
+    Ok((mbr, core))
 }
 
 /// `grub.cfg`: serial console where there is a port, the current kernel, the previous one as a second entry.
@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn patches_point_at_each_other() {
-        let (code, core) = patch(&[1; 512], vec![2; 3 * 512 + 1], 2048).unwrap();
-        assert_eq!(code[KERNEL_SECTOR..KERNEL_SECTOR + 8], 2048u64.to_le_bytes());
+        let (mbr, core) = patch(&[1; 512], vec![2; 3 * 512 + 1], 2048).unwrap();
+        assert_eq!(mbr[KERNEL_SECTOR..KERNEL_SECTOR + 8], 2048u64.to_le_bytes());
         assert_eq!(core[500..512], [1, 8, 0, 0, 0, 0, 0, 0, 3, 0, 0x20, 0x08]);
         assert!(patch(&[1; 511], vec![2; 1024], 2048).is_err());
     }

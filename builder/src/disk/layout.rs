@@ -80,7 +80,7 @@ mod tests {
             for part in parts {
                 proptest::prop_assert!(part.start < part.end && part.start % ALIGN == 0);
             }
-            proptest::prop_assert!(layout.root.end + TABLE_SECTORS <= layout.sectors && layout.root.bytes() % 4096 == 0);
+            proptest::prop_assert!(layout.root.end + TABLE_SECTORS <= layout.sectors && layout.root.bytes().is_multiple_of(4096));
         }
     }
 

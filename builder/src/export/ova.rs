@@ -3,6 +3,7 @@
 //! Order, format and the manifest's spelling are what vSphere's readers insist on: descriptor first, `SHA256(name)= hex`.
 
 use std::io::BufWriter;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -27,7 +28,6 @@ pub fn write(
         let name = format!("{stem}-disk{}.vmdk", index + 1);
         let path = scratch.join(&name);
         qemu_img::vmdk(source, &path, context)?;
-        use std::os::unix::fs::MetadataExt as _;
         let meta = fs::metadata(source)?;
         disks.push(ovf::Disk {
             name,

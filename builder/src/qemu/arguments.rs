@@ -113,14 +113,14 @@ pub fn arguments(
     match &options.net {
         Net::None => {}
         Net::User { forwards } => {
-            let mut netdev = String::from("user,id=net,ipv6=on");
+            let mut netdev = String::from("user,id=net,ipv4=on,ipv6=on,ipv6-net=fd00:6d61:7374::/64");
             for (host, guest) in forwards {
                 netdev.push_str(&format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
             }
             add(&["-netdev", &netdev]);
         }
         Net::Tap { interface, .. } => {
-            add(&["-netdev", &format!("tap,id=net,ifname={interface},script=no,downscript=no")])
+            add(&["-netdev", &format!("tap,id=net,ifname={interface},script=no,downscript=no")]);
         }
     }
     if options.net != Net::None {

@@ -95,8 +95,8 @@ pub struct Machine {
     qmp: Qmp,
     /// Where in the serial log the current boot begins.
     boot_offset: u64,
-    /// Removed with the machine.
-    _scratch: Option<tempfile::TempDir>,
+    /// Folder of the sockets; removed with the machine.
+    sockets: tempfile::TempDir,
 }
 
 impl Machine {
@@ -125,16 +125,12 @@ impl Machine {
                 return Err(error.context(format!("starting QEMU: {}", said.trim())));
             }
         };
-        Ok(Machine { folder: folder.to_owned(), child, qmp, boot_offset: 0, _scratch: Some(sockets) })
+        Ok(Machine { folder: folder.to_owned(), child, qmp, boot_offset: 0, sockets })
     }
 
     /// The serial console as a Unix socket, for a person.
     pub fn console(&self) -> PathBuf {
-        self.sockets().join("serial")
-    }
-
-    fn sockets(&self) -> &Path {
-        self._scratch.as_ref().map_or(self.folder.as_path(), tempfile::TempDir::path)
+        self.sockets.path().join("serial")
     }
 
     /// Waits until the guest gives the wanted verdict.
@@ -193,7 +189,7 @@ impl Machine {
 
     /// Runs a shell command in the guest, by its agent.
     pub fn exec(&mut self, command: &str) -> Result<GuestOutput> {
-        let socket = self.sockets().join("agent");
+        let socket = self.sockets.path().join("agent");
         agent::exec(&socket, command, Duration::from_secs(300))
             .with_context(|| format!("running `{command}` in the guest{}", self.evidence()))
     }
@@ -223,7 +219,7 @@ impl Machine {
     pub fn reboot(&mut self) -> Result<()> {
         self.boot_offset = fs::metadata(self.serial_path())?.len();
         // The agent's answer is lost when the guest goes down at once.
-        let _ = agent::exec(&self.sockets().join("agent"), "systemctl reboot", Duration::from_secs(20));
+        let _ = agent::exec(&self.sockets.path().join("agent"), "systemctl reboot", Duration::from_secs(20));
         self.wait_serial("Linux version", Duration::from_secs(180))
             .context("waiting for the guest to boot again")
     }

@@ -13,10 +13,10 @@ pub fn install_links(unit: &str, path: &str, text: &str) -> Vec<(String, String)
         for name in value.split_whitespace() {
             match key.trim() {
                 "WantedBy" => {
-                    links.push((format!("/etc/systemd/system/{name}.wants/{unit}"), path.to_owned()))
+                    links.push((format!("/etc/systemd/system/{name}.wants/{unit}"), path.to_owned()));
                 }
                 "RequiredBy" => {
-                    links.push((format!("/etc/systemd/system/{name}.requires/{unit}"), path.to_owned()))
+                    links.push((format!("/etc/systemd/system/{name}.requires/{unit}"), path.to_owned()));
                 }
                 "Alias" => links.push((format!("/etc/systemd/system/{name}"), path.to_owned())),
                 _ => {}

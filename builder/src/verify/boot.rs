@@ -26,6 +26,7 @@ const DISK_DRIVERS: &[&str] = &[
 const NIC_DRIVERS: &[&str] = &["vmxnet3", "virtio_net", "e1000", "e1000e"];
 
 /// e2fsck finds nothing.
+#[expect(clippy::unnecessary_wraps, reason = "every check has the same signature")]
 pub fn file_system(view: &View, context: &Context) -> Result<Vec<String>> {
     let target = format!("{}?offset={}", view.raw.display(), view.root_offset());
     Ok(match Run::new(&context.log, "e2fsck").arg("-fn").arg(target).run() {
@@ -63,6 +64,7 @@ pub fn bios_boot(view: &View, _: &Context) -> Result<Vec<String>> {
 }
 
 /// mtools finds the loader on the EFI system partition.
+#[expect(clippy::unnecessary_wraps, reason = "every check has the same signature")]
 pub fn uefi_boot(view: &View, context: &Context) -> Result<Vec<String>> {
     let Some(partition) = view.partitions.iter().find(|partition| partition.kind == EFI_SYSTEM) else {
         return Ok(vec!["there is no EFI system partition".to_owned()]);

@@ -18,10 +18,10 @@ pub fn state(view: &View, _: &Context) -> Result<Vec<String>> {
         match machine_state::rule(&path) {
             Some((Rule::Drop, what)) => wrong.push(format!("{what}: `{path}`")),
             Some((Rule::DropFiles, what)) if !node.metadata.is_dir() => {
-                wrong.push(format!("{what}: `{path}`"))
+                wrong.push(format!("{what}: `{path}`"));
             }
             Some((Rule::Empty, what)) if node.metadata.len() > 0 => {
-                wrong.push(format!("{what}: `{path}` is not empty"))
+                wrong.push(format!("{what}: `{path}` is not empty"));
             }
             _ => {}
         }
@@ -57,10 +57,10 @@ pub fn accounts(view: &View, _: &Context) -> Result<Vec<String>> {
     let mut wrong = Vec::new();
     for line in view.text("/etc/shadow")?.unwrap_or_default().lines() {
         let mut fields = line.split(':');
-        if let (Some(name), Some(password)) = (fields.next(), fields.next()) {
-            if !password.starts_with(['!', '*']) {
-                wrong.push(format!("user `{name}` has a password"));
-            }
+        if let (Some(name), Some(password)) = (fields.next(), fields.next())
+            && !password.starts_with(['!', '*'])
+        {
+            wrong.push(format!("user `{name}` has a password"));
         }
     }
     for line in view.text("/etc/passwd")?.unwrap_or_default().lines() {
