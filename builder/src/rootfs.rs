@@ -3,9 +3,11 @@
 //! mmdebstrap verifies the archive's signature and every package. As root it works in a chroot, as an ordinary user in a user
 //! namespace. The result depends on the lock and the recipe alone.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use fs_err as fs;
 
 use crate::context::Context;
 use crate::error::Fault;
@@ -50,6 +52,7 @@ pub fn make(recipe: &Recipe, lock: &Lock, context: &Context) -> Result<(BaseTree
             return Err(Fault::environment(message).hint("build it once with a network").into());
         }
         let scratch = context.store.scratch()?;
+        require_open_path(scratch.path())?;
         mmdebstrap(recipe, lock, before.as_deref(), &folder.join("base.tar"), scratch.path(), context)
     })?;
     Ok((BaseTree { tar: folder.join("base.tar"), key }, cached))
@@ -83,6 +86,21 @@ fn mmdebstrap(
         run = run.arg(format!("deb {} {} {}", suite.uri, suite.suite, debian.components.join(" ")));
     }
     run.on_line(|line| progress.line(line, context)).run()
+}
+
+/// An ordinary user's mmdebstrap works as his subordinate users, who must be able to walk to its folder.
+fn require_open_path(folder: &Path) -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    for folder in folder.ancestors() {
+        if fs::metadata(folder)?.permissions().mode() & 0o001 == 0 {
+            let message = format!("`{}` is closed to your subordinate user ids, which mmdebstrap works as", folder.display());
+            let hint = format!("chmod o+x {}, or put the store elsewhere: IMGBUILD_STORE=/var/tmp/imgbuild", folder.display());
+            return Err(Fault::environment(message).hint(hint).into());
+        }
+    }
+    Ok(())
 }
 
 fn shell_quote(path: &Path) -> String {

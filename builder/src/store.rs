@@ -4,6 +4,7 @@
 //! that `cargo ci setup` put there. The kind carries the format's version (`rootfs-v1`). Work happens in `tmp` and gets its
 //! name by rename; what a killed run left in `tmp` is swept by the next run, which knows by a lock that its owner is dead.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -109,12 +110,15 @@ impl Store {
 
     /// A new folder for work under way, on the store's file system.
     pub fn scratch(&self) -> Result<Scratch> {
-        let folder = tempfile::Builder::new().prefix("work-").tempdir_in(self.root.join("tmp"))?;
-        // From here on the sweeper's lock, not the TempDir, decides.
-        let path = folder.keep();
-        let lock = fs::File::create(path.with_extension("lock"))?;
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .context("locking a scratch folder")?;
+        // The lock comes first: a folder without one would never be swept. It stands beside the folder, not in it.
+        let (lock, lock_path) =
+            tempfile::Builder::new().prefix("work-").suffix(".lock").tempfile_in(self.root.join("tmp"))?.keep()?;
+        let lock = fs::File::from_parts(lock, &lock_path);
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).context("locking a scratch folder")?;
+        let path = lock_path.with_extension("");
+        fs::create_dir(&path)?;
+        // mmdebstrap's subordinate users must be able to walk through; what is secret has modes of its own.
+        fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
         Ok(Scratch { path, _lock: lock })
     }
 

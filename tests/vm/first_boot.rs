@@ -41,6 +41,8 @@ pub fn turns_green(site: &mut Site) -> Result<()> {
     };
     let mut machine = Machine::start(&options, &folder)?;
     let verdict = machine.wait_verdict(Verdict::Green, LIMIT);
+    // What a person in front of the machine sees; for a look when something is odd.
+    machine.screenshot(&folder.join("screen.png"))?;
     // A machine that is not green still lets the other checks say what works and what does not.
     site.lab = Some(lab);
     site.machine = Some(machine);
