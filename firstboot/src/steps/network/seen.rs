@@ -92,7 +92,8 @@ fn address(wanted: &Network, interface: &str, seen: &Seen) -> Option<String> {
 
 /// What is missing of the families that visitors come by. With both, one is enough: the other may not exist in this network.
 fn families(wanted: &Network, listen: Listen, interface: &str, seen: &Seen) -> Option<String> {
-    let (ipv6, ipv4) = (ipv6(wanted, interface, seen), ipv4(wanted, interface, seen));
+    let ipv4_needs_route = listen != Listen::Ipv6 || wanted.ipv4.gateway.is_some();
+    let (ipv6, ipv4) = (ipv6(wanted, interface, seen), ipv4(wanted, interface, seen, ipv4_needs_route));
     let ipv6_is_meant = wanted.ipv6.method == Ipv6Method::Static;
     let ipv4_is_meant = wanted.ipv4.method == Ipv4Method::Static;
     match listen {
@@ -123,14 +124,15 @@ fn ipv6(wanted: &Network, interface: &str, seen: &Seen) -> Option<String> {
     }
 }
 
-fn ipv4(wanted: &Network, interface: &str, seen: &Seen) -> Option<String> {
+/// A static address without a gateway is a wish for the link alone, unless visitors come by IPv4: then `needs_route` is set.
+fn ipv4(wanted: &Network, interface: &str, seen: &Seen, needs_route: bool) -> Option<String> {
     let usable = seen.addresses.iter().any(|seen| seen.ip.is_ipv4() && seen.global);
     match wanted.ipv4.method {
         Ipv4Method::Off => Some("IPv4 is off".to_owned()),
         Ipv4Method::Dhcp if !usable => Some(format!(
             "no DHCP answer on `{interface}`: start a DHCP server, or set `method = \"static\"` under `[network.ipv4]`"
         )),
-        Ipv4Method::Static if !seen.ipv4_route => {
+        Ipv4Method::Static if needs_route && !seen.ipv4_route => {
             Some("no IPv4 route: give `gateway` under `[network.ipv4]` in the configuration".to_owned())
         }
         _ => None,
@@ -170,6 +172,9 @@ mod tests {
         let link_local = "2: ens160    inet6 fe80::1/64 scope link \\  valid_lft forever";
         let dual = "[web]\nlisten = \"dual\"";
         let only_ipv4 = "[web]\nlisten = \"ipv4\"";
+        let on_the_link = "[network.ipv4]\nmethod = \"static\"\naddresses = [\"192.168.100.154/24\"]";
+        let with_gateway = format!("{on_the_link}\ngateway = \"192.168.100.1\"");
+        let on_the_link_dual = format!("{on_the_link}\n{dual}");
         let ipv4_line = ADDRESSES.lines().next().unwrap();
         for (settings, ip, routes, expected) in [
             ("", ADDRESSES, all, "done"),
@@ -185,6 +190,9 @@ mod tests {
             (dual, link_local, (false, false, true), "no router advertisement"),
             (only_ipv4, link_local, (true, false, true), "no DHCP answer"),
             (only_ipv4, ipv4_line, (false, true, true), "done"),
+            (on_the_link, ADDRESSES, (true, false, true), "done"),
+            (&with_gateway, ADDRESSES, (true, false, true), "no IPv4 route"),
+            (&on_the_link_dual, ADDRESSES, (true, false, true), "no IPv4 route"),
         ] {
             let said = check(settings, ip, routes);
             assert!(said.starts_with(expected), "{settings}: {said}");
