@@ -12,7 +12,7 @@ use crate::sandbox::Sandbox;
 use crate::store::Key;
 
 /// Raise when equal inputs give another layer.
-const STAGE_VERSION: u32 = 1;
+const STAGE_VERSION: u32 = 2;
 
 /// User id of `mastodon`, as in Mastodon's own container image.
 pub const MASTODON_UID: u32 = 991;

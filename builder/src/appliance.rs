@@ -103,7 +103,7 @@ fn zigbuild(context: &Context, target: &Path) -> Result<()> {
 
 /// Refuses a binary that wants a newer glibc than the oldest image has.
 fn check(path: &Path) -> Result<()> {
-    let bytes = fs::read(path)?;
+    let bytes = fs::read(path).map_err(|error| Fault::user(error.to_string()))?;
     if !bytes.starts_with(b"\x7fELF") {
         return Err(Fault::user(format!("`{}` is not an ELF program", path.display())).into());
     }

@@ -63,18 +63,16 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// The exit code of an error: of the outermost `Fault`; 2 for a full disk wherever it struck; else 3.
+/// The exit code of an error: of the outermost `Fault`; 2 for a disk that is full or may not be written, wherever it struck; else 3.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     if let Some(fault) = error.chain().find_map(|cause| cause.downcast_ref::<Fault>()) {
         return fault.blame.exit_code();
     }
-    let full = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-    for cause in full {
-        if cause.kind() == std::io::ErrorKind::StorageFull {
-            return Blame::Environment.exit_code();
-        }
-    }
-    3
+    let environment = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|cause| {
+        use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+        matches!(cause.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied)
+    });
+    if environment { Blame::Environment.exit_code() } else { 3 }
 }
 
 /// The text for the user: the chain of causes on one line, then a `hint:` line each.

@@ -30,8 +30,11 @@ pub fn build(recipe: &Recipe, formats: &[Format], output: &Path, context: &Conte
     let tree = image_tree(recipe, context, &mut stages)?;
     let disk = stages.run("disk", || disk::write(recipe, &tree, context))?;
     let verified = stages.run("verify", || Ok((verify::disk(&disk, context)?, false)))?;
-    let artifacts = stages.run("export", || export::write(recipe, &disk, formats, output, context))?;
-    stages.run("read back", || Ok((verify::artifacts(&artifacts, &disk, &verified, context)?, false)))?;
+    let drafts = stages.run("export", || export::write(recipe, &disk, formats, output, context))?;
+    let artifacts = stages.run("read back", || {
+        let read_back = verify::drafts(recipe, &drafts, &disk, &verified, context)?;
+        Ok((export::publish(recipe, drafts, output, &read_back)?, false))
+    })?;
     Ok(Built { artifacts, times: stages.times() })
 }
 

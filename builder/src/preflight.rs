@@ -22,17 +22,20 @@ const TOOLS: &[&str] =
 /// Refuses to start without the tools or the room.
 pub fn check(recipe: &Recipe, formats: &[Format], output: &Path, context: &Context) -> Result<()> {
     tools::require(TOOLS)?;
+    tools::require_files()?;
     crate::disk::require_tools(context)?;
     if !rustix::process::geteuid().is_root() {
         tools::require(&["newuidmap"])?;
     }
-    let cached = context.store.root().join("disk-v1").is_dir();
+    let cached =
+        fs::read_dir(context.store.root().join("disk-v1")).is_ok_and(|mut entries| entries.next().is_some());
     // With earlier results in the store less is needed, but how much less only the stages know.
     room(context.store.root(), if cached { STORE_NEED / 2 } else { STORE_NEED }, "the store")?;
     let need: u64 =
         formats.iter().map(|format| if *format == Format::Raw { FORMAT_NEED * 2 } else { FORMAT_NEED }).sum();
-    fs::create_dir_all(output)?;
-    room(output, need, &format!("image `{}`", recipe.image.name))
+    // The folder itself is made by the export; its nearest ancestor that is there tells the room.
+    let there = output.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+    room(there, need, &format!("image `{}`", recipe.image.name))
 }
 
 fn room(folder: &Path, need: u64, what: &str) -> Result<()> {

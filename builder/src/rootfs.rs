@@ -16,9 +16,11 @@ use crate::recipe::Recipe;
 use crate::report::Unit;
 use crate::resolve::Lock;
 use crate::store::Key;
+use crate::tree::path::TreePath;
+use crate::tree::writer::{Meta, TreeWriter};
 
 /// Raise when equal inputs give another tree.
-const STAGE_VERSION: u32 = 1;
+const STAGE_VERSION: u32 = 2;
 
 /// A tar of the distribution's files.
 #[derive(Debug, Clone)]
@@ -79,13 +81,38 @@ fn mmdebstrap(
         run = run.arg(format!("--dpkgopt=path-exclude={pattern}"));
     }
     if let Some(before) = before {
-        run = run.arg(format!("--essential-hook=sync-in {} /", shell_quote(before)));
+        // Owners and modes of a checkout must not reach the guest: the tar says root, 0644 or 0755, and names no folder.
+        let files = temp.join("before.tar");
+        let mut writer = TreeWriter::new(fs::File::create(&files)?, lock.epoch);
+        add_files(before, &TreePath::root(), &mut writer)?;
+        writer.finish()?.sync_all()?;
+        run = run.arg(format!("--essential-hook=tar-in {} /", shell_quote(&files)));
     }
     run = run.arg(&debian.suite).arg(tar);
     for suite in &lock.suites {
         run = run.arg(format!("deb {} {} {}", suite.uri, suite.suite, debian.components.join(" ")));
     }
     run.on_line(|line| progress.line(line, context)).run()
+}
+
+/// Adds the files below a folder of the recipe, folders only as parts of their names.
+fn add_files(folder: &Path, guest: &TreePath, writer: &mut TreeWriter<fs::File>) -> Result<()> {
+    let mut entries = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = guest.join(&entry.file_name().to_string_lossy()).map_err(Fault::user)?;
+        if entry.file_type()?.is_dir() {
+            add_files(&entry.path(), &path, writer)?;
+        } else {
+            let executable = entry.metadata()?.permissions().mode() & 0o100 != 0;
+            writer.file(
+                &path,
+                Meta::root(if executable { 0o755 } else { 0o644 }),
+                &fs::read(entry.path())?,
+            )?;
+        }
+    }
+    Ok(())
 }
 
 /// An ordinary user's mmdebstrap works as his subordinate users, who must be able to walk to its folder.
@@ -95,8 +122,14 @@ fn require_open_path(folder: &Path) -> Result<()> {
     }
     for folder in folder.ancestors() {
         if fs::metadata(folder)?.permissions().mode() & 0o001 == 0 {
-            let message = format!("`{}` is closed to your subordinate user ids, which mmdebstrap works as", folder.display());
-            let hint = format!("chmod o+x {}, or put the store elsewhere: IMGBUILD_STORE=/var/tmp/imgbuild", folder.display());
+            let message = format!(
+                "`{}` is closed to your subordinate user ids, which mmdebstrap works as",
+                folder.display()
+            );
+            let hint = format!(
+                "chmod o+x {}, or put the store elsewhere: IMGBUILD_STORE=/var/tmp/imgbuild",
+                folder.display()
+            );
             return Err(Fault::environment(message).hint(hint).into());
         }
     }

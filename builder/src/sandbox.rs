@@ -65,11 +65,12 @@ impl<'a> Sandbox<'a> {
         run.arg("-C").arg(&self.root).args(more).run()
     }
 
-    /// Copies a folder of the host to a path of the tree, with an owner.
+    /// Copies a folder of the host to a path of the tree, with an owner; readable for all, whatever the host's umask.
     pub fn copy_in(&self, source: &Path, guest: &str, owner: u32) -> Result<()> {
         let target = self.root.join(guest.trim_start_matches('/'));
         self.outside().args(["mkdir", "-p"]).arg(&target).run()?;
         self.outside().args(["cp", "-r", "--no-preserve=ownership", "-T"]).arg(source).arg(&target).run()?;
+        self.outside().args(["chmod", "-R", "u=rwX,go=rX"]).arg(&target).run()?;
         self.outside().args(["chown", "-R", &format!("{owner}:{owner}")]).arg(&target).run()
     }
 
@@ -130,7 +131,15 @@ impl<'a> Sandbox<'a> {
 
     fn enter(&self, network: Network) -> Run<'a> {
         let mut run = Run::new(&self.context.log, "unshare").args(identity());
-        run = run.args(["--mount", "--propagation=private", "--pid", "--fork", "--ipc", "--uts"]);
+        run = run.args([
+            "--mount",
+            "--propagation=private",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--ipc",
+            "--uts",
+        ]);
         if network == Network::None {
             run = run.arg("--net");
         }

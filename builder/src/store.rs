@@ -12,6 +12,9 @@ use fs_err as fs;
 use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
 
+/// Folders that hold results, which `clean` may remove. A store may share its folder with other things; they are not its own.
+const KINDS: &[&str] = &["rootfs-v1", "appliance-v1", "app-v1", "tree-v1", "disk-v1", "locks", "kvm"];
+
 /// SHA-256 of what made an entry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(String);
@@ -111,10 +114,14 @@ impl Store {
     /// A new folder for work under way, on the store's file system.
     pub fn scratch(&self) -> Result<Scratch> {
         // The lock comes first: a folder without one would never be swept. It stands beside the folder, not in it.
-        let (lock, lock_path) =
-            tempfile::Builder::new().prefix("work-").suffix(".lock").tempfile_in(self.root.join("tmp"))?.keep()?;
+        let (lock, lock_path) = tempfile::Builder::new()
+            .prefix("work-")
+            .suffix(".lock")
+            .tempfile_in(self.root.join("tmp"))?
+            .keep()?;
         let lock = fs::File::from_parts(lock, &lock_path);
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).context("locking a scratch folder")?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .context("locking a scratch folder")?;
         let path = lock_path.with_extension("");
         fs::create_dir(&path)?;
         // mmdebstrap's subordinate users must be able to walk through; what is secret has modes of its own.
@@ -157,7 +164,7 @@ impl Store {
         for kind in fs::read_dir(&self.root)? {
             let kind = kind?;
             let name = kind.file_name().to_string_lossy().into_owned();
-            if !kind.file_type()?.is_dir() || ["tmp", "logs", "tools"].contains(&name.as_str()) {
+            if !kind.file_type()?.is_dir() || !KINDS.contains(&name.as_str()) {
                 continue;
             }
             for entry in fs::read_dir(kind.path())? {
@@ -169,6 +176,12 @@ impl Store {
         Ok(entries)
     }
 
+    /// Removes an entry: out of its place by rename first, so that it is there whole or not at all.
+    pub fn remove(&self, entry: &Path) -> Result<()> {
+        let scratch = self.scratch()?;
+        Ok(fs::rename(entry, scratch.path().join("entry"))?)
+    }
+
     fn sweep(&self) -> Result<()> {
         for entry in fs::read_dir(self.root.join("tmp"))? {
             let lock_path = entry?.path();
@@ -178,7 +191,6 @@ impl Store {
             let Ok(lock) = fs::File::open(&lock_path) else { continue };
             if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 remove_tree(&lock_path.with_extension(""));
-                let _ = fs::remove_file(&lock_path);
             }
         }
         Ok(())
@@ -201,7 +213,10 @@ fn allocated(path: &Path) -> u64 {
 /// itself, so what is left here is ours.
 fn remove_tree(path: &Path) {
     let _ = fs::remove_dir_all(path);
-    let _ = fs::remove_file(path.with_extension("lock"));
+    // What cannot be removed keeps its lock, so that the next sweep tries again.
+    if path.symlink_metadata().is_err() {
+        let _ = fs::remove_file(path.with_extension("lock"));
+    }
 }
 
 #[cfg(test)]

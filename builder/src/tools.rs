@@ -87,6 +87,18 @@ pub fn require(names: &[&str]) -> Result<(), Fault> {
     if absent.is_empty() { Ok(()) } else { Err(missing(&absent)) }
 }
 
+/// An error for the files of the build that are not there; those of a boot are asked for by the boot.
+pub fn require_files() -> Result<(), Fault> {
+    let absent: Vec<_> =
+        FILES.iter().filter(|(file, _)| !file.contains("OVMF") && !Path::new(file).exists()).collect();
+    if absent.is_empty() {
+        return Ok(());
+    }
+    let list = absent.iter().map(|(file, _)| format!("`{file}`")).collect::<Vec<_>>().join(", ");
+    let packages: Vec<&str> = absent.iter().map(|(_, package)| *package).collect();
+    Err(Fault::environment(format!("not on this host: {list}")).hint(install_command(&packages)))
+}
+
 /// The error for missing programs, with the one command that installs them.
 pub fn missing(names: &[&str]) -> Fault {
     let mut packages: Vec<&str> =

@@ -17,6 +17,11 @@ use crate::error::Fault;
 use crate::exec::Run;
 use crate::store::Scratch;
 
+/// Folders in folders that are followed.
+const DEPTH_LIMIT: usize = 64;
+/// Largest file that is read as text, in bytes.
+const TEXT_LIMIT: u64 = 64 << 20;
+
 /// What a file is, by its magic number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -60,6 +65,7 @@ impl View {
             return Self::of_raw(kind, path.to_owned(), None);
         }
         let scratch = context.store.scratch()?;
+        refuse_references(path, kind, context)?;
         let disk = match kind {
             Kind::Ova => {
                 let members = crate::export::ova::unpack(path, scratch.path())?;
@@ -70,6 +76,9 @@ impl View {
             }
             _ => path.to_owned(),
         };
+        if kind == Kind::Ova {
+            refuse_references(&disk, Kind::Vmdk, context)?;
+        }
         let raw = scratch.path().join("view.raw");
         let format = if kind == Kind::Qcow2 { "qcow2" } else { "vmdk" };
         Run::new(&context.log, "qemu-img")
@@ -107,12 +116,24 @@ impl View {
         if !self.root.exists(path).with_context(|| format!("looking for `{path}` in the image"))? {
             return Ok(None);
         }
+        if self.root.metadata(path)?.len() > TEXT_LIMIT {
+            return Err(
+                Fault::user(format!("`{path}` in the image is too large to be what it should be")).into()
+            );
+        }
         let bytes = self.root.read(path).with_context(|| format!("reading `{path}` in the image"))?;
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
     /// Every file at or below a folder, folders before what they hold, in order of names. Links are not followed.
     pub fn walk(&self, folder: &str, visit: &mut dyn FnMut(&Node) -> Result<()>) -> Result<()> {
+        // A damaged or hostile file system may hold a folder in itself.
+        if folder.matches('/').count() > DEPTH_LIMIT {
+            return Err(Fault::user(format!(
+                "the image's folders are nested deeper than {DEPTH_LIMIT}: `{folder}`"
+            ))
+            .into());
+        }
         let mut names: BTreeMap<String, Metadata> = BTreeMap::new();
         for entry in self.root.read_dir(folder).with_context(|| format!("listing `{folder}` in the image"))? {
             let entry = entry?;
@@ -130,6 +151,36 @@ impl View {
         }
         Ok(())
     }
+}
+
+/// Largest virtual disk that is opened, in bytes.
+const SIZE_LIMIT: u64 = 1 << 42;
+
+/// Refuses a disk whose content lies in other files: opening it would read whatever file or host its header names.
+pub fn refuse_references(path: &Path, kind: Kind, context: &Context) -> Result<()> {
+    let format = match kind {
+        Kind::Qcow2 => "qcow2",
+        Kind::Vmdk => "vmdk",
+        Kind::Raw | Kind::Ova => return Ok(()),
+    };
+    let text = Run::new(&context.log, "qemu-img")
+        .args(["info", "--output=json", "-f", format])
+        .arg(path)
+        .capture()?;
+    let info: serde_json::Value = serde_json::from_str(&text)
+        .with_context(|| format!("reading what qemu-img says of `{}`", path.display()))?;
+    let specific = &info["format-specific"]["data"];
+    let extents = specific["extents"].as_array().map_or(0, Vec::len);
+    if info.get("backing-filename").is_some() || specific.get("data-file").is_some() || extents > 1 {
+        let message = format!("`{}` is not a disk by itself: it refers to other files", path.display());
+        return Err(Fault::user(message)
+            .hint("make it one with `qemu-img convert`, if you trust where it came from")
+            .into());
+    }
+    if info["virtual-size"].as_u64().is_none_or(|size| size > SIZE_LIMIT) {
+        return Err(Fault::user(format!("`{}` claims to be larger than 4 TiB", path.display())).into());
+    }
+    Ok(())
 }
 
 /// A part of a file as a disk of its own.

@@ -4,10 +4,12 @@ use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use firstboot::settings::Settings;
+use firstboot::settings::{Listen, Settings};
 use fs_err as fs;
 
 use super::{context_without_project, say};
@@ -17,6 +19,7 @@ use crate::error::Fault;
 use crate::qemu::accel::Accelerator;
 use crate::qemu::{Machine, MachineOptions, Net};
 use crate::tools;
+use crate::view::Kind;
 
 /// fw_cfg file that first boot reads its configuration from.
 const CONFIG_FILE: &str = "opt/org.mastodon/config";
@@ -29,6 +32,11 @@ pub fn run(options: &Boot, global: &Global) -> Result<()> {
     let mut machine = running.machine;
     if let Some((_, settings)) = &config {
         let domain = settings.domain.to_string();
+        if settings.web.listen == Listen::Ipv6 {
+            say(
+                "web        on IPv6 alone, and QEMU's own network forwards IPv4: set listen = \"dual\" to reach it here",
+            )?;
+        }
         say(&format!(
             "https      curl -k --resolve {domain}:{}:127.0.0.1 https://{domain}:{}/about",
             running.https, running.https
@@ -47,8 +55,12 @@ pub fn run(options: &Boot, global: &Global) -> Result<()> {
             let _ = std::io::copy(&mut std::io::stdin(), &mut keys);
         });
     }
+    // Ctrl-C must not end us before the machine and its folder, which holds the configuration, are gone.
+    let ended = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&ended);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("listening for Ctrl-C")?;
     let mut buffer = [0; 4096];
-    while machine.is_running()? {
+    while !ended.load(Ordering::Relaxed) && machine.is_running()? {
         match console.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => std::io::stdout()
@@ -75,7 +87,14 @@ pub(super) struct Running {
 
 pub(super) fn start(options: &Boot, config: Option<&str>, context: &Context) -> Result<Running> {
     tools::require(&["qemu-system-x86_64", "qemu-img"])?;
-    crate::view::kind(&options.disk)?;
+    let kind = crate::view::kind(&options.disk)?;
+    if kind == Kind::Ova {
+        let message = format!("`{}` is a package, not a disk", options.disk.display());
+        return Err(Fault::user(message)
+            .hint("boot the qcow2 of the same build: build --format qcow2")
+            .into());
+    }
+    crate::view::refuse_references(&options.disk, kind, context)?;
     let data = match &options.data {
         Some(path) => Some(path.clone()),
         None => data_disk_beside(&options.disk),

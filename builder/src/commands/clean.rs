@@ -1,7 +1,6 @@
 //! `imgbuild clean`: removes every entry of the store; the next build makes them anew.
 
 use anyhow::Result;
-use fs_err as fs;
 
 use super::{context_without_project, say};
 use crate::cli::{Clean, Global};
@@ -17,11 +16,7 @@ pub fn run(options: &Clean, global: &Global) -> Result<()> {
         if options.dry_run {
             continue;
         }
-        if path.is_dir() {
-            fs::remove_dir_all(&path)?;
-        } else {
-            fs::remove_file(&path)?;
-        }
+        context.store.remove(&path)?;
     }
     say(&format!("{} {}", human(total), if options.dry_run { "would be freed" } else { "freed" }))
 }

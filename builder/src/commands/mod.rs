@@ -84,6 +84,21 @@ fn context_in(
             Fault::user(format!("--mirror `{mirror}` is not NAME=URL"))
                 .hint("write --mirror debian=http://mirror.example/debian")
         })?;
+        if !["debian", "debian-security"].contains(&name) {
+            return Err(Fault::user(format!("--mirror `{name}`: no such archive"))
+                .hint("known: debian, debian-security")
+                .into());
+        }
+        if url
+            .split_once("://")
+            .is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')))
+        {
+            let message =
+                format!("--mirror {name}: the URL holds a login, which would be readable in the image");
+            return Err(Fault::user(message)
+                .hint("let the mirror in by address, or use a local copy")
+                .into());
+        }
         mirrors.push((name.to_owned(), url.to_owned()));
     }
     let reporter = crate::report::choose(global.quiet, global.no_progress);

@@ -72,9 +72,10 @@ pub fn run(options: &Boot, global: &Global) -> Result<()> {
         (format!("http://{domain}/about"), (running.http, 80), "301"),
     ];
     for (url, port, status) in &wanted {
-        let got = curl(url, *port)?;
-        if got.trim() != *status {
-            wrong.push(format!("{url} answered {}, not {status}", got.trim()));
+        match curl(url, *port) {
+            Ok(got) if got.trim() == *status => {}
+            Ok(got) => wrong.push(format!("{url} answered {}, not {status}", got.trim())),
+            Err(error) => wrong.push(format!("{url} did not answer: {error:#}")),
         }
     }
     context.reporter.stage_done("check", start.elapsed().saturating_sub(green), false);
@@ -86,7 +87,7 @@ pub fn run(options: &Boot, global: &Global) -> Result<()> {
         );
         return Err(Fault::environment(message).into());
     }
-    running.machine.stop()?;
+    running.machine.stop().map_err(|error| Fault::environment(format!("{error:#}")))?;
     if global.json {
         return say(&serde_json::to_string_pretty(
             &serde_json::json!({ "seconds-to-green": green.as_secs_f64(), "report": report.json }),

@@ -19,6 +19,7 @@ use fs_err as fs;
 pub use agent::GuestOutput;
 pub use serial::{Verdict, VerdictReport};
 
+use crate::error::Fault;
 use crate::exec::{Log, Run};
 use crate::view::{Kind, kind};
 use accel::Accelerator;
@@ -122,7 +123,9 @@ impl Machine {
                 let _ = child.kill();
                 let _ = child.wait();
                 let said = fs::read_to_string(folder.join("qemu.log")).unwrap_or_default();
-                return Err(error.context(format!("starting QEMU: {}", said.trim())));
+                return Err(
+                    Fault::environment(format!("QEMU did not start: {error:#}: {}", said.trim())).into()
+                );
             }
         };
         Ok(Machine { folder: folder.to_owned(), child, qmp, boot_offset: 0, sockets })
@@ -308,6 +311,10 @@ fn wait_for_qmp(socket: &Path, child: &mut Child) -> Result<Qmp> {
 
 /// QEMU's name of a disk's format; a data disk without any content is raw.
 fn format_of(path: &Path) -> &'static str {
+    // A guest that may write to a raw disk could make it look like another format that names files of the host.
+    if path.extension().is_some_and(|extension| extension == "raw") {
+        return "raw";
+    }
     match kind(path) {
         Ok(Kind::Qcow2) => "qcow2",
         Ok(Kind::Vmdk) => "vmdk",

@@ -182,6 +182,28 @@ impl Recipe {
         if !image.debian.suite.chars().all(plain) || image.debian.suite.is_empty() {
             return Err(format!("key `debian.suite`: `{}` is not a suite's name", image.debian.suite));
         }
+        let tag = &image.app.tag;
+        if tag.is_empty()
+            || !tag.starts_with(char::is_alphanumeric)
+            || !tag.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+        {
+            return Err(format!("key `app.tag`: `{tag}` is not a tag's name"));
+        }
+        for (key, names) in [("overlays", &image.overlays), ("debian.components", &image.debian.components)] {
+            if let Some(name) = names.iter().find(|name| name.is_empty() || !name.chars().all(plain)) {
+                return Err(format!("key `{key}`: `{name}` may have only a-z, 0-9 and `-`"));
+            }
+        }
+        for (key, folder) in
+            [("app.folder", Some(&image.app.folder)), ("debian.before", image.debian.before.as_ref())]
+        {
+            let inside = |folder: &String| {
+                Path::new(folder).components().all(|part| matches!(part, std::path::Component::Normal(_)))
+            };
+            if let Some(folder) = folder.filter(|folder| !inside(folder)) {
+                return Err(format!("key `{key}`: `{folder}` must be a folder below the recipe's own"));
+            }
+        }
         if image.overlays.iter().collect::<BTreeSet<_>>().len() != image.overlays.len() {
             return Err("key `overlays`: an overlay is listed twice".to_owned());
         }

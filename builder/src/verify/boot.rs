@@ -143,9 +143,14 @@ fn module(path: &str) -> Option<String> {
 }
 
 /// Folder of the first entry's modules, and the modules built into that kernel.
-fn kernel_modules(view: &View) -> Result<(String, Vec<String>)> {
+/// Nothing when the first entry starts no kernel: that is `grub-cfg`'s finding.
+fn kernel_modules(view: &View) -> Result<Option<(String, Vec<String>)>> {
     let text = view.text("/boot/grub/grub.cfg")?.unwrap_or_default();
-    let (kernel, ..) = first_entry(&text).context("grub.cfg has no entry")?;
+    let Some((kernel, ..)) =
+        first_entry(&text).filter(|(kernel, ..)| view.root.exists(kernel.as_str()).unwrap_or(false))
+    else {
+        return Ok(None);
+    };
     let real = view.root.canonicalize(kernel.as_str())?.display().to_string();
     let version = real
         .rsplit('/')
@@ -154,7 +159,7 @@ fn kernel_modules(view: &View) -> Result<(String, Vec<String>)> {
         .context("the kernel's file has no version in its name")?;
     let folder = format!("/lib/modules/{version}");
     let builtin = view.text(&format!("{folder}/modules.builtin"))?.unwrap_or_default();
-    Ok((folder, builtin.lines().filter_map(module).collect()))
+    Ok(Some((folder, builtin.lines().filter_map(module).collect())))
 }
 
 /// Every disk driver is in the initramfs or in the kernel.
@@ -164,16 +169,21 @@ pub fn initrd_drivers(view: &View, _: &Context) -> Result<Vec<String>> {
     if !view.root.exists(initrd.as_str()).unwrap_or(false) {
         return Ok(Vec::new());
     }
-    let names = crate::initramfs::names(&view.root.read(initrd.as_str())?)
-        .with_context(|| format!("reading `{initrd}`"))?;
+    let names = match crate::initramfs::names(&view.root.read(initrd.as_str())?) {
+        Ok(names) => names,
+        Err(error) => return Ok(vec![format!("`{initrd}` cannot be read: {error:#}")]),
+    };
     let mut present: Vec<String> = names.iter().filter_map(|name| module(name)).collect();
-    present.extend(kernel_modules(view)?.1);
+    present.extend(kernel_modules(view)?.map(|(_, builtin)| builtin).unwrap_or_default());
     Ok(missing(DISK_DRIVERS, &present, &format!("`{initrd}` and the kernel lack the driver")))
 }
 
 /// Every network driver is among the kernel's modules.
 pub fn nic_drivers(view: &View, _: &Context) -> Result<Vec<String>> {
-    let (folder, mut present) = kernel_modules(view)?;
+    let Some((folder, mut present)) = kernel_modules(view)? else { return Ok(Vec::new()) };
+    if !view.root.exists(folder.as_str())? {
+        return Ok(vec![format!("`{folder}`, the kernel's modules, does not exist")]);
+    }
     view.walk(&folder, &mut |node| {
         present.extend(module(&node.path));
         Ok(())

@@ -14,7 +14,8 @@ use anyhow::{Context as _, Result};
 use crate::context::Context;
 use crate::disk::DiskImage;
 use crate::error::Fault;
-use crate::export::Artifact;
+use crate::export::{Draft, Format};
+use crate::recipe::Recipe;
 use crate::view::View;
 
 /// One check.
@@ -108,32 +109,54 @@ pub fn disk(disk: &DiskImage, context: &Context) -> Result<Verified> {
     Ok(Verified(()))
 }
 
-/// Has other programs read every artifact back and compare it with the disk that it was made from.
-pub fn artifacts(artifacts: &[Artifact], disk: &DiskImage, _: &Verified, context: &Context) -> Result<()> {
-    for artifact in artifacts {
-        context.reporter.doing(&artifact.path.display().to_string());
-        let source = (!artifact.data_disk).then_some(disk.path());
-        let wrong = formats::read_back(&artifact.path, source, context)?;
+/// The proof that other programs read every draft back as the disk that it was made from.
+#[derive(Debug)]
+pub struct ReadBack(());
+
+/// Has other programs read every draft back and compare it with the disk that it was made from.
+pub fn drafts(
+    recipe: &Recipe,
+    drafts: &[Draft],
+    disk: &DiskImage,
+    _: &Verified,
+    context: &Context,
+) -> Result<ReadBack> {
+    let scratch = context.store.scratch()?;
+    let data = scratch.path().join("data.raw");
+    fs_err::File::create(&data)?.set_len(recipe.image.disk.data.bytes())?;
+    for draft in drafts {
+        context.reporter.doing(&draft.path().display().to_string());
+        let wrong = match draft.format() {
+            Format::Ova => formats::package(draft.temp(), &[disk.path(), &data], context)?,
+            format => formats::disk(
+                draft.temp(),
+                format,
+                if draft.is_data_disk() { &data } else { disk.path() },
+                context,
+            ),
+        };
         if !wrong.is_empty() {
             return Err(Fault::environment(format!(
                 "`{}` reads back wrong: {}",
-                artifact.path.display(),
+                draft.path().display(),
                 wrong.join("; ")
             ))
             .into());
         }
     }
-    Ok(())
+    Ok(ReadBack(()))
 }
 
 /// All checks on a file of any kind, its format's own first.
 pub fn file(path: &Path, context: &Context) -> Result<Vec<Finding>> {
-    let wrong = formats::read_back(path, None, context)?;
-    let mut all = vec![Finding {
-        check: "format",
-        why: "a reader that follows the format must accept the file",
-        wrong,
-    }];
+    crate::tools::require(&["qemu-img", "e2fsck", "mdir", "tar"])?;
+    let wrong = formats::file(path, context)?;
+    let sound = wrong.is_empty();
+    let why = "a reader that follows the format must accept the file";
+    let mut all = vec![Finding { check: "format", why, wrong }];
+    if !sound {
+        return Ok(all);
+    }
     all.extend(findings(&View::open(path, context)?, context)?);
     Ok(all)
 }
