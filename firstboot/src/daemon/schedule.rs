@@ -46,9 +46,11 @@ impl Schedule {
         }
     }
 
-    /// Takes note of how a step ended. One that was held back was not looked at: it is due when it is released.
+    /// Takes note of how a step ended. One that was held back was not looked at: it is due when it is released. Until then
+    /// nothing is planned for it, because a time of its own would pass and leave no pause at all.
     pub fn record(&mut self, outcome: &Outcome, now: Instant) {
         if outcome.held_by.is_some() {
+            self.entries.remove(outcome.step);
             return;
         }
         self.changed |= outcome.applied;
@@ -95,6 +97,20 @@ mod tests {
         assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(pause(Observation::Done), 3600);
         assert_eq!(pause(waits()), 2);
+    }
+
+    #[test]
+    fn a_step_that_is_held_back_does_not_end_the_pause() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(3601);
+        let mut schedule = Schedule::default();
+        schedule.record(&outcome("redis", Observation::Done, false), now);
+        schedule.record(&outcome("units", Observation::Done, false), now);
+        let waits = Observation::Waiting("it".to_owned());
+        schedule.record(&outcome("redis", waits.clone(), false), later);
+        schedule.record(&Outcome { held_by: Some("redis"), ..outcome("units", waits, false) }, later);
+        assert_eq!(schedule.pause(later).as_secs(), 2);
+        assert_eq!(schedule.next("units", later), Next::Run);
     }
 
     #[test]
