@@ -14,6 +14,7 @@ mod exposure;
 mod first_boot;
 mod power;
 mod site;
+mod tampered;
 mod web;
 
 use std::process::ExitCode;
@@ -24,6 +25,8 @@ use testkit::scenario::{self, Check};
 /// In their order; names say what holds.
 const CHECKS: &[Check<Site>] = &[
     ("image_is_built_and_verified_by_the_command_line", build::image_is_built_and_verified),
+    ("verify_names_what_is_wrong_with_a_tampered_image", tampered::faults_are_named),
+    ("verify_refuses_a_disk_that_refers_to_other_files", tampered::references_are_refused),
     ("boot_shows_the_console_and_ends_with_ctrl_c", build::boot_shows_the_console),
     ("first_boot_turns_green", first_boot::turns_green),
     ("configuration_of_the_volume_is_stored_for_root_alone", first_boot::configuration_is_stored),
