@@ -2,12 +2,14 @@
 //!
 //! The account's key is on the disk before its first use, so a cut never makes a second account. Before the authority is asked
 //! to look, the answer to its challenge has been fetched from our own web server: a mistake of ours costs nothing of the
-//! authority's limits. The only asynchronous code of the appliance lives here, on one thread, for the time of one order.
+//! authority's limits. Order and key are on the disk before a signature is asked for, so that a cut or a full disk after it does
+//! not cost another certificate: the next call fetches the one that was signed. The only asynchronous code of the appliance lives here, on one thread, for the time of one order.
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -26,6 +28,7 @@ use instant_acme::{
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::tls::certificate::Certificate;
@@ -42,6 +45,22 @@ const PATIENCE: RetryPolicy = RetryPolicy::new()
 
 /// Path of a challenge's answer below the webroot; RFC 8555, section 8.3.
 const CHALLENGES: &str = ".well-known/acme-challenge";
+
+/// The order that is being signed, in the folder of account keys.
+const PENDING: &str = "order.json";
+
+/// An order whose signature has been, or is about to be, asked for.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Pending {
+    schema: u32,
+    directory: String,
+    domain: String,
+    /// The order's URL.
+    order: String,
+    /// The private key (PEM) that the certificate will belong to.
+    key: String,
+}
 
 /// What to order, and from whom.
 #[derive(Debug, Clone)]
@@ -76,26 +95,51 @@ pub struct Issued {
 pub struct Failure {
     /// The cause, in the authority's own words when it has spoken.
     pub text: String,
-    /// The authority refused, which counts against its limits; else it was never asked to look.
+    /// The authority refused or has been asked to look, which counts against its limits; else it was never asked.
     pub is_refusal: bool,
     /// How long the authority wants to be left alone.
     pub retry_after: Option<Duration>,
 }
 
-/// Orders a certificate. Agreement to the authority's terms is the caller's to have.
+/// What is learnt on the way, for the case that it ends early.
+#[derive(Debug, Default)]
+struct Progress {
+    retry_after: Mutex<Option<Duration>>,
+    was_looked_at: AtomicBool,
+}
+
+impl Progress {
+    /// From here on the authority works for us, so whatever fails counts against its limits.
+    fn costs(&self) {
+        self.was_looked_at.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Orders a certificate, or fetches the one of an order that a cut has left behind. Agreement to the authority's terms is the
+/// caller's to have. The order is remembered until [`forget`].
 pub fn order(request: &Request<'_>) -> Result<Issued, Failure> {
-    let retry_after = Arc::new(Mutex::new(None));
-    run(request, &retry_after).map_err(|error| {
+    let progress = Arc::new(Progress::default());
+    run(request, &progress).map_err(|error| {
         let refusal = error.chain().find_map(|cause| match cause.downcast_ref() {
             Some(instant_acme::Error::Api(problem)) => Some(problem),
             _ => None,
         });
         Failure {
             text: refusal.map_or_else(|| format!("{error:#}"), said),
-            is_refusal: refusal.is_some(),
-            retry_after: *retry_after.lock().unwrap_or_else(PoisonError::into_inner),
+            is_refusal: refusal.is_some() || progress.was_looked_at.load(Ordering::SeqCst),
+            retry_after: *progress.retry_after.lock().unwrap_or_else(PoisonError::into_inner),
         }
     })
+}
+
+/// Forgets the order that was signed last: its certificate is where it belongs.
+pub fn forget(accounts: &Path) -> Result<()> {
+    let path = accounts.join(PENDING);
+    if path.symlink_metadata().is_ok() {
+        fs::remove_file(&path)?;
+        durable::sync_folder(accounts)?;
+    }
+    Ok(())
 }
 
 /// The authority's own sentence and the last word of its type, such as `rateLimited`.
@@ -107,12 +151,12 @@ fn said(problem: &instant_acme::Problem) -> String {
     format!("the certificate authority says: {details} ({kind})")
 }
 
-fn run(request: &Request<'_>, retry_after: &Arc<Mutex<Option<Duration>>>) -> Result<Issued> {
+fn run(request: &Request<'_>, progress: &Arc<Progress>) -> Result<Issued> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the client")?;
-    let client = Client { inner: client(request.ca)?, retry_after: retry_after.clone() };
+    let client = Client { inner: client(request.ca)?, progress: progress.clone() };
     let issued = runtime.block_on(async {
-        match tokio::time::timeout(LIMIT, exchange(request, client)).await {
+        match tokio::time::timeout(LIMIT, exchange(request, client, progress)).await {
             Ok(result) => result,
             Err(_) => bail!("`{}` did not finish the order in {} s", request.directory, LIMIT.as_secs()),
         }
@@ -120,19 +164,38 @@ fn run(request: &Request<'_>, retry_after: &Arc<Mutex<Option<Duration>>>) -> Res
     let certificate =
         Certificate::from_chain(&issued.chain).context("reading the certificate that was signed")?;
     if !certificate.is_for(request.domain) || !certificate.belongs_to(&issued.key) {
+        forget(request.accounts)?;
         bail!("`{}` signed a certificate for another name or key", request.directory);
     }
     Ok(issued)
 }
 
-async fn exchange(request: &Request<'_>, client: Client) -> Result<Issued> {
+async fn exchange(request: &Request<'_>, client: Client, progress: &Progress) -> Result<Issued> {
     let account = account(request, client).await?;
+    let (mut order, key) = match resumed(request, &account).await? {
+        Some(resumed) => resumed,
+        None => placed(request, &account, progress).await?,
+    };
+    if order.state().status == OrderStatus::Ready {
+        let mut parameters =
+            CertificateParams::new([request.domain.to_owned()]).context("naming the certificate")?;
+        parameters.distinguished_name = DistinguishedName::new();
+        let signing_request = parameters.serialize_request(&key).context("writing the signing request")?;
+        progress.costs();
+        order.finalize_csr(signing_request.der()).await.context("asking for the signature")?;
+    }
+    let chain = order.poll_certificate(&PATIENCE).await.context("waiting for the signature")?;
+    Ok(Issued { chain, key: key.serialize_pem() })
+}
+
+/// A new order, ready to be signed and remembered on the disk.
+async fn placed(request: &Request<'_>, account: &Account, progress: &Progress) -> Result<(Order, KeyPair)> {
     let names = [Identifier::Dns(request.domain.to_owned())];
     let mut order = account.new_order(&NewOrder::new(&names)).await.context("placing an order")?;
-    // Held until the order is over, so that the answers lie there as long as anybody may look.
-    let _answers = answer(request, &mut order).await?;
+    // Held until the order is ready, so that the answers lie there as long as anybody may look.
+    let _answers = answer(request, &mut order, progress).await?;
     match order.poll_ready(&PATIENCE).await {
-        Ok(OrderStatus::Ready | OrderStatus::Valid) => {}
+        Ok(OrderStatus::Ready) => {}
         result => {
             // The order only says that it is invalid; why, stands in the challenge.
             refusal(&mut order).await?;
@@ -140,15 +203,46 @@ async fn exchange(request: &Request<'_>, client: Client) -> Result<Issued> {
             bail!("the order became {status:?}");
         }
     }
-
     let key = KeyPair::generate().context("making a key")?;
-    let mut parameters =
-        CertificateParams::new([request.domain.to_owned()]).context("naming the certificate")?;
-    parameters.distinguished_name = DistinguishedName::new();
-    let signing_request = parameters.serialize_request(&key).context("writing the signing request")?;
-    order.finalize_csr(signing_request.der()).await.context("asking for the signature")?;
-    let chain = order.poll_certificate(&PATIENCE).await.context("waiting for the signature")?;
-    Ok(Issued { chain, key: key.serialize_pem() })
+    let pending = Pending {
+        schema: 1,
+        directory: request.directory.to_owned(),
+        domain: request.domain.to_owned(),
+        order: order.url().to_owned(),
+        key: key.serialize_pem(),
+    };
+    let text = serde_json::to_vec_pretty(&pending).context("writing down the order")?;
+    durable::write(&request.accounts.join(PENDING), &text, 0o600, None)?;
+    Ok((order, key))
+}
+
+/// The order that a cut has left behind; `None` when there is none, or none that still leads to a certificate.
+async fn resumed(request: &Request<'_>, account: &Account) -> Result<Option<(Order, KeyPair)>> {
+    let Ok(text) = fs::read(request.accounts.join(PENDING)) else { return Ok(None) };
+    let pending = serde_json::from_slice(&text).ok().filter(|pending: &Pending| {
+        pending.schema == 1 && pending.directory == request.directory && pending.domain == request.domain
+    });
+    let key = pending.as_ref().and_then(|pending| KeyPair::from_pem(&pending.key).ok());
+    if let (Some(pending), Some(key)) = (pending, key) {
+        match account.order(pending.order).await {
+            Ok(mut order) => match order.state().status {
+                OrderStatus::Ready | OrderStatus::Processing | OrderStatus::Valid => {
+                    return Ok(Some((order, key)));
+                }
+                OrderStatus::Pending | OrderStatus::Invalid => {}
+            },
+            // The authority does not know it, or no longer.
+            Err(instant_acme::Error::Api(problem)) if problem.status.is_some_and(is_final) => {}
+            Err(error) => return Err(error).context("asking for the order that was not finished"),
+        }
+    }
+    forget(request.accounts)?;
+    Ok(None)
+}
+
+/// Whether the authority will give this answer again: not when it is only busy or broken.
+fn is_final(status: u16) -> bool {
+    (400..500).contains(&status) && status != 429
 }
 
 /// The account that belongs to our key; the authority makes it at the first time and finds it again after that.
@@ -185,7 +279,7 @@ async fn account(request: &Request<'_>, client: Client) -> Result<Account> {
 }
 
 /// Puts the answer to every open challenge into the webroot, sees it served, and tells the authority to look.
-async fn answer(request: &Request<'_>, order: &mut Order) -> Result<Vec<Answer>> {
+async fn answer(request: &Request<'_>, order: &mut Order, progress: &Progress) -> Result<Vec<Answer>> {
     let mut answers = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
@@ -209,6 +303,7 @@ async fn answer(request: &Request<'_>, order: &mut Order) -> Result<Vec<Answer>>
                 own.status
             );
         }
+        progress.costs();
         challenge.set_ready().await.context("telling the authority to look")?;
         answers.push(answer);
     }
@@ -279,7 +374,7 @@ fn client(ca: Option<&str>) -> Result<HyperClient> {
 /// The HTTP client of an order; it keeps the last `Retry-After` that came with a refusal.
 struct Client {
     inner: HyperClient,
-    retry_after: Arc<Mutex<Option<Duration>>>,
+    progress: Arc<Progress>,
 }
 
 type Response = Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::Error>> + Send>>;
@@ -287,13 +382,13 @@ type Response = Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::
 impl HttpClient for Client {
     fn request(&self, request: ::http::Request<BodyWrapper<Bytes>>) -> Response {
         let response = HttpClient::request(&self.inner, request);
-        let retry_after = self.retry_after.clone();
+        let progress = self.progress.clone();
         Box::pin(async move {
             let response = response.await?;
             if !response.parts.status.is_success() {
                 let header = response.parts.headers.get(::http::header::RETRY_AFTER);
                 let wait = header.and_then(|value| wait(value.to_str().ok()?, SystemTime::now()));
-                *retry_after.lock().unwrap_or_else(PoisonError::into_inner) = wait;
+                *progress.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = wait;
             }
             Ok(response)
         })

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use firstboot::acme::{Request, order};
+use firstboot::acme::{Request, forget, order};
 use firstboot::tls::certificate::{Certificate, now};
 
 const DOMAIN: &str = "v6don.example.net";
@@ -125,6 +125,11 @@ fn an_order_ends_with_a_chain_and_its_key() {
     assert!(leaf.issuer.contains("Pebble") && !leaf.is_self_signed, "{}", leaf.issuer);
     assert!(leaf.belongs_to(&issued.key) && leaf.is_valid_at(now().unwrap()));
     assert!(issued.chain.matches("BEGIN CERTIFICATE").count() > 1, "the intermediate belongs to the chain");
+
+    // Cut before the certificate was installed: the one that was signed is fetched again.
+    let resumed = order(&request).unwrap();
+    assert_eq!((&resumed.key, &resumed.chain), (&issued.key, &issued.chain));
+    forget(&accounts).unwrap();
 
     // A second order, as for a renewal: same account, new key.
     let keys = authority.account_keys();
