@@ -41,7 +41,7 @@ enum Verb {
     },
     /// Print what a person who helps you needs to see; without secrets
     Diagnose,
-    /// Try everything again at once
+    /// Try everything again at once; the certificate at its own time
     Retry,
     /// Look at configurations
     Config {
@@ -53,7 +53,7 @@ enum Verb {
         /// The account's name, without `@` and domain
         username: String,
     },
-    /// Renew the certificate if it is due, without waiting for the next try
+    /// Order the certificate again if it is due, as soon as the authority allows it
     Renew,
 }
 
@@ -79,7 +79,11 @@ impl Cli {
             Verb::Firstboot => daemon::run(root),
             Verb::Status { json } => show_status(root, *json),
             Verb::Diagnose => print(&diagnosis::report(root)),
-            Verb::Retry | Verb::Renew => retry(root),
+            Verb::Retry => retry(),
+            Verb::Renew => {
+                certificate::forget_failures(&Context::load(root)?)?;
+                retry()
+            }
             Verb::Config { verb } => config(root, verb),
             Verb::MakeAdmin { username } => make_admin(root, username),
         }
@@ -111,13 +115,15 @@ fn show_status(root: &Path, json: bool) -> Result<()> {
     Ok(())
 }
 
-fn retry(root: &Path) -> Result<()> {
-    certificate::forget_failures(&Context::load(root)?)?;
-    if !systemd::is_active(UNIT) {
-        return systemd::start(UNIT);
+/// Wakes the process that keeps this machine, also in the middle of its first pass, when systemd does not call the unit active
+/// yet. Nothing here waits for the pass to end.
+fn retry() -> Result<()> {
+    if systemd::has_main_process(UNIT) {
+        // Not only its main process was started by the unit: the signal is for that one alone.
+        Run::new("systemctl", &["kill", "--signal=USR1", "--kill-who=main", UNIT]).text()?;
+    } else {
+        systemd::start_without_waiting(UNIT)?;
     }
-    // Not only its main process was started by the unit: the signal is for that one alone.
-    Run::new("systemctl", &["kill", "--signal=USR1", "--kill-who=main", UNIT]).text()?;
     print("trying again now; `appliance status` shows how it goes\n")
 }
 

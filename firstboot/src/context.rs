@@ -19,11 +19,11 @@ pub struct Context {
 }
 
 impl Context {
-    /// The context of a machine: the image's facts, and the settings that a channel gave. A refused configuration is no error
-    /// here; the step `configuration` tells about it.
+    /// The context of a machine: the image's facts, and the settings that a channel gives. Stores nothing, so that any program may
+    /// ask at any time. A refused configuration is no error here; the step `configuration` tells about it.
     pub fn load(root: &Path) -> anyhow::Result<Context> {
         let facts = Context::load_facts(root)?;
-        let settings = channels::adopt(root)?.found.map(|(settings, _)| settings);
+        let settings = channels::search(root).found.map(|(settings, _)| settings);
         Ok(Context { root: root.to_owned(), facts, settings })
     }
 

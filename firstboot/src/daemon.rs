@@ -17,8 +17,8 @@ use crate::context::Context;
 use crate::engine::{self, Next, Observation, Outcome, Step, Watcher};
 use crate::settings::Settings;
 use crate::status::{Known, PREFIX, Status};
-use crate::steps::network;
-use crate::{console, notify, status, steps};
+use crate::steps::{network, storage};
+use crate::{channels, console, notify, status, steps};
 
 /// The lock that one process at a time holds.
 const LOCK: &str = "/run/appliance/lock";
@@ -153,15 +153,21 @@ impl<'a> Keeper<'a> {
         }
     }
 
-    /// One pass; another configuration makes every step due.
+    /// One pass; another configuration makes every step due. The stored configuration may lie on the data disk, so no channel is
+    /// looked at before storage is done: one that differs could be stored where the disk is about to be mounted.
     fn pass(&mut self) -> Result<()> {
-        let context = Context::load(self.root)?;
-        if context.settings != self.settings {
-            self.schedule.reset();
-        }
-        self.settings.clone_from(&context.settings);
-        self.title.clone_from(&context.facts.title);
+        let facts = Context::load_facts(self.root)?;
+        self.title.clone_from(&facts.title);
+        let mut context = Context { root: self.root.to_owned(), facts, settings: self.settings.clone() };
         self.schedule.begin();
+        let outcomes = engine::pass(&[storage::STEP], &context, self);
+        if outcomes.iter().any(|outcome| outcome.observation == Observation::Done) {
+            context.settings = channels::adopt(self.root)?.found.map(|(settings, _)| settings);
+            if context.settings != self.settings {
+                self.schedule.reset();
+            }
+            self.settings.clone_from(&context.settings);
+        }
         engine::pass(steps::STEPS, &context, self);
         Ok(())
     }
