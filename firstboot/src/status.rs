@@ -100,6 +100,11 @@ impl Status {
             Some(Observation::Waiting(why) | Observation::Broken(why)) if !known.held => {
                 Some(Why { step: known.step.to_owned(), why: why.clone() })
             }
+            // Only what was applied and then looked at again is seen like this.
+            Some(Observation::Todo(why)) if !known.held => Some(Why {
+                step: known.step.to_owned(),
+                why: format!("not done yet, although it was tried: {why}"),
+            }),
             _ => None,
         };
         // OK: a duration in milliseconds is far below the 2^52 that a float holds exactly.
@@ -212,6 +217,13 @@ mod tests {
             let known = [known("a", Needs::Local, local.clone()), known("b", Needs::World, world.clone())];
             assert_eq!(Status::of(None, &known).verdict, expected, "{local:?} {world:?}");
         }
+    }
+
+    #[test]
+    fn a_step_that_its_work_did_not_finish_shows_why() {
+        let todo = Some(Observation::Todo("`file` differs".to_owned()));
+        let status = Status::of(None, &[known("environment", Needs::Local, todo)]);
+        assert_eq!(status.waiting[0].why, "not done yet, although it was tried: `file` differs");
     }
 
     #[test]

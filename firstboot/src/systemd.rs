@@ -1,6 +1,6 @@
 //! Units, through `systemctl` as systemd 219 already had it.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::exec::Run;
 
@@ -30,22 +30,36 @@ pub fn start(unit: &str) -> Result<()> {
     if is_failed(unit) {
         systemctl("reset-failed", unit).text()?;
     }
-    with_log(unit, systemctl("start", unit).text())
+    with_place(unit, systemctl("start", unit).text())
+}
+
+/// Starts a unit, and leaves the waiting to systemd.
+pub fn start_without_waiting(unit: &str) -> Result<()> {
+    if is_failed(unit) {
+        systemctl("reset-failed", unit).text()?;
+    }
+    Run::new("systemctl", &["--quiet", "--no-block", "start", unit]).text().map(drop)
+}
+
+/// Whether a unit's main process runs, which is so long before the unit is active when its process says itself that it is ready.
+pub fn has_main_process(unit: &str) -> bool {
+    let shown = Run::new("systemctl", &["show", "--property=MainPID", unit]).text();
+    shown.is_ok_and(|text| text.trim().strip_prefix("MainPID=").is_some_and(|id| id != "0"))
 }
 
 /// Stops a unit and starts it again.
 pub fn restart(unit: &str) -> Result<()> {
-    with_log(unit, systemctl("restart", unit).text())
+    with_place(unit, systemctl("restart", unit).text())
 }
 
 /// Restarts a unit if it runs.
 pub fn try_restart(unit: &str) -> Result<()> {
-    with_log(unit, systemctl("try-restart", unit).text())
+    with_place(unit, systemctl("try-restart", unit).text())
 }
 
 /// Lets a unit read its configuration again.
 pub fn reload(unit: &str) -> Result<()> {
-    with_log(unit, systemctl("reload", unit).text())
+    with_place(unit, systemctl("reload", unit).text())
 }
 
 /// Lets systemd read its units again.
@@ -66,10 +80,10 @@ fn systemctl(verb: &str, unit: &str) -> Run {
     Run::new("systemctl", &["--quiet", verb, unit])
 }
 
-/// What the unit itself wrote says more than systemd's "control process exited".
-fn with_log(unit: &str, result: Result<String>) -> Result<()> {
-    result.map(drop).map_err(|error| match last_lines(unit, 12) {
-        log if log.is_empty() => error,
-        log => error.context(format!("unit `{unit}` does not start; its last lines:\n{log}\n")),
+/// What the unit itself wrote says more than systemd's "control process exited", but may hold a secret: it stays in the journal,
+/// which only root reads, while our own texts go to the console and to everybody.
+fn with_place(unit: &str, result: Result<String>) -> Result<()> {
+    result.map(drop).with_context(|| {
+        format!("unit `{unit}` does not start; `journalctl --unit {unit}` shows its last lines")
     })
 }

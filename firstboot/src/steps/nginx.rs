@@ -15,6 +15,7 @@ use crate::engine::{Needs, Observation, Step};
 use crate::exec::Run;
 use crate::facts::ImageFacts;
 use crate::settings::{Domain, Listen};
+use crate::steps::storage::guard;
 use crate::tls::certificate::now;
 use crate::tls::{probe, selfsigned, store};
 use crate::{durable, systemd};
@@ -51,7 +52,7 @@ fn observe(context: &Context) -> Result<Observation> {
     if !fs::read(context.path(&context.facts.nginx.site)).is_ok_and(|found| found == wanted.as_bytes()) {
         return todo(format!("`{}` differs from the settings", context.facts.nginx.site));
     }
-    if !systemd::is_enabled(unit) || !systemd::is_active(unit) {
+    if !guard::is_enabled(context, unit) || !systemd::is_active(unit) {
         return todo(format!("unit `{unit}` is not enabled and running"));
     }
     match probe::served(loopback(settings.web.listen, 443), settings.domain.as_str()) {
@@ -69,7 +70,7 @@ fn apply(context: &Context) -> Result<()> {
     }
     fs::create_dir_all(context.path(WEBROOT))?;
     put_site(context, &render(&context.facts, &settings.domain, settings.web.listen, speaks_tls13()?))?;
-    systemd::enable(unit)?;
+    guard::enable(context, unit)?;
     take(context)
 }
 
@@ -96,11 +97,10 @@ pub fn take(context: &Context) -> Result<()> {
         match probe::served(loopback(settings.web.listen, 443), settings.domain.as_str()) {
             Ok(leaf) if leaf == wanted => return Ok(()),
             result if start.elapsed() > START => {
-                let log = systemd::last_lines(unit, 12);
                 let cause = result
                     .err()
                     .map_or("it serves another certificate".to_owned(), |error| format!("{error:#}"));
-                bail!("nginx runs, but {cause}; last lines of `{unit}`:\n{log}");
+                bail!("nginx runs, but {cause}; `journalctl --unit {unit}` shows its last lines");
             }
             _ => std::thread::sleep(Duration::from_millis(300)),
         }
