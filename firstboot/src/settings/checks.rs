@@ -1,10 +1,40 @@
-//! Contradictions between settings that each alone would be fine.
+//! Contradictions between settings that each alone would be fine, and values that first boot could not write down.
 
-use super::{Ipv4Method, Ipv6Method, Listen, Settings, TlsMode};
+use super::{Ipv4Method, Ipv6Method, Listen, Mail, Settings, TlsMode};
+use crate::dotenv;
+
+/// Environment variables that first boot alone decides: another value would lose data or lock people out.
+const OURS: [&str; 13] = [
+    "REDIS_HOST",
+    "REDIS_PORT",
+    "DB_HOST",
+    "DB_USER",
+    "DB_NAME",
+    "DB_PASS",
+    "DB_PORT",
+    "LOCAL_DOMAIN",
+    "PAPERCLIP_SECRET",
+    "SECRET_KEY_BASE",
+    "OTP_SECRET",
+    "VAPID_PRIVATE_KEY",
+    "VAPID_PUBLIC_KEY",
+];
+
+/// The kernel takes no longer name of a machine.
+const LONGEST_HOSTNAME: usize = 64;
 
 /// The first contradiction: the key to change, and what is wrong with it.
 pub(super) fn contradiction(settings: &Settings) -> Option<(&'static str, String)> {
     let found = |key, message: &str| Some((key, message.to_owned()));
+    if settings.hostname().len() > LONGEST_HOSTNAME {
+        let name = settings.hostname();
+        return Some((
+            "hostname",
+            format!(
+                "`{name}` is longer than the {LONGEST_HOSTNAME} characters that a machine's name may have: give a shorter `hostname`"
+            ),
+        ));
+    }
     let (ipv6, ipv4) = (&settings.network.ipv6, &settings.network.ipv4);
     match ipv6.method {
         Ipv6Method::Static if ipv6.addresses.is_empty() => {
@@ -74,7 +104,24 @@ pub(super) fn contradiction(settings: &Settings) -> Option<(&'static str, String
     {
         return found("mail.login", "`login` and `password` go together: give both or neither");
     }
-    settings.extra_env.iter().find_map(|(key, value)| environment(key, value)).map(|text| ("extra-env", text))
+    let mail = settings.mail.as_ref().and_then(relay);
+    mail.or_else(|| {
+        let mut pairs = settings.extra_env.iter();
+        pairs.find_map(|(key, value)| environment(key, value)).map(|text| ("extra-env", text))
+    })
+}
+
+/// The first value of `[mail]` that cannot stand in `.env.production`.
+fn relay(mail: &Mail) -> Option<(&'static str, String)> {
+    let pairs = [
+        ("mail.relay", "SMTP_SERVER", Some(mail.relay.as_str())),
+        ("mail.from", "SMTP_FROM_ADDRESS", Some(mail.from.as_str())),
+        ("mail.login", "SMTP_LOGIN", mail.login.as_deref()),
+        ("mail.password", "SMTP_PASSWORD", mail.password.as_ref().map(super::Secret::expose)),
+    ];
+    pairs.into_iter().find_map(|(key, variable, value)| {
+        dotenv::line(variable, value?).err().map(|error| (key, error.to_string()))
+    })
 }
 
 /// What is wrong with one additional environment variable. The value may be a password, so no message shows it.
@@ -85,10 +132,13 @@ fn environment(key: &str, value: &str) -> Option<String> {
             "`{key}` cannot be a variable's name: use capital letters, digits and underscores"
         ));
     }
+    if OURS.contains(&key) {
+        return Some(format!("the appliance itself decides `{key}`: remove it"));
+    }
     if value.chars().any(char::is_control) {
         return Some(format!(
             "the value of `{key}` has a line break or control character: it must be one line"
         ));
     }
-    None
+    dotenv::line(key, value).err().map(|error| error.to_string())
 }

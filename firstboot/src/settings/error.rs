@@ -12,7 +12,7 @@ pub struct SettingsError {
 impl SettingsError {
     /// A refusal by the TOML reader or by the type of one value: the place is a line and a column.
     pub(super) fn from_toml(source_name: &str, text: &str, error: &toml::de::Error) -> Self {
-        let message = error.message().trim_end().replace('\n', ", ");
+        let message = without_value(&error.message().trim_end().replace('\n', ", "));
         // An empty span at the start is what the reader gives for a key that is not there at all.
         let place = match error.span() {
             Some(span) if !message.starts_with("missing field") || span.start > 0 => {
@@ -28,6 +28,19 @@ impl SettingsError {
     /// A contradiction between two settings: the place is a key.
     pub(super) fn at_key(source_name: &str, key: &str, message: String) -> Self {
         SettingsError { source_name: source_name.to_owned(), place: format!(" key `{key}`"), message }
+    }
+}
+
+/// The reader's message for a value of the wrong type, without the value: it may be a password in the wrong place, and the
+/// message is shown on the console. The kind of the value stays.
+fn without_value(message: &str) -> String {
+    const START: &str = "invalid type: ";
+    match message.strip_prefix(START).and_then(|rest| rest.rsplit_once(", expected ")) {
+        Some((found, expected)) => {
+            let kind = found.split([' ', '`', '"']).next().unwrap_or_default();
+            format!("{START}{kind}, expected {expected}")
+        }
+        None => message.to_owned(),
     }
 }
 

@@ -15,7 +15,7 @@ mod services;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 pub use addresses::{Ipv4Interface, Ipv6Interface};
 pub use error::SettingsError;
@@ -35,7 +35,7 @@ pub struct Settings {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<HostName>,
     /// Further lines for `.env.production`; shown redacted, because any of them may be a password.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", serialize_with = "redact_values")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "extra_env")]
     pub extra_env: BTreeMap<String, String>,
     /// Interface, addresses, resolvers.
     #[serde(default)]
@@ -113,8 +113,28 @@ impl TryFrom<i64> for Schema {
     }
 }
 
-fn redact_values<S: Serializer>(map: &BTreeMap<String, String>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(map.keys().map(|key| (key, secret::REDACTED)))
+/// Values that are read and shown as secrets.
+mod extra_env {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::Secret;
+    use super::secret::REDACTED;
+
+    pub(super) fn serialize<S: Serializer>(
+        map: &BTreeMap<String, String>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(map.keys().map(|key| (key, REDACTED)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<String, String>, D::Error> {
+        let map = BTreeMap::<String, Secret>::deserialize(deserializer)?;
+        Ok(map.into_iter().map(|(key, value)| (key, value.expose().to_owned())).collect())
+    }
 }
 
 #[cfg(test)]

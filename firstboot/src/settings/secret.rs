@@ -1,16 +1,35 @@
-//! A text that never shows itself: not in Debug, not in Display, not when settings are printed.
+//! A text that never shows itself: not in Debug, not in Display, not when settings are printed or refused.
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// What is shown in place of a secret.
 pub const REDACTED: &str = "(redacted)";
 
 /// A password or token. [`Secret::expose`] is the only way to its text, so that every use can be found.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
+
+impl<'de> Deserialize<'de> for Secret {
+    /// A password of digits alone is easily written without quotes; the reader's own message would show it.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match Written::deserialize(deserializer)? {
+            Written::Text(text) => Ok(Secret(text)),
+            Written::Other(_) => Err(serde::de::Error::custom(
+                "this value must be text (it may be a password, so it is not shown): put it between double quotes",
+            )),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Text(String),
+    Other(IgnoredAny),
+}
 
 impl Secret {
     /// Wraps a text.

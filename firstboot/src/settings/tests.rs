@@ -47,6 +47,46 @@ fn secrets_are_not_shown() {
 }
 
 #[test]
+fn secrets_are_not_shown_in_refusals_either() {
+    let mail = "[mail]\nrelay = \"relay.example\"\nfrom = \"words@example.net\"\nlogin = \"words\"\n";
+    for lines in [
+        "password = 48151623",
+        "password = 4815.1623",
+        "password = [48151623]",
+        "password = { a = 48151623 }",
+        "password = 48151623a",
+    ] {
+        let message = refused_with(&format!("{mail}{lines}"));
+        assert!(!message.contains("4815") && message.contains("line"), "{message}");
+    }
+    for lines in [
+        "extra-env = { PIN = 48151623 }",
+        "extra-env = { PIN = \"48\\\\151623\" }",
+        "extra-env = \"4815, expected 1623\"",
+        "mail = \"me:48151623@relay\"",
+        "ssh = 48151623",
+    ] {
+        let message = refused_with(lines);
+        assert!(!message.contains("48"), "{message}");
+    }
+    insta::assert_snapshot!(refused_with(&format!("{mail}password = 48151623")), @"`config.toml` line 7, column 12: this value must be text (it may be a password, so it is not shown): put it between double quotes");
+    insta::assert_snapshot!(refused_with("extra-env = { PIN = 48151623 }"), @"`config.toml` line 3, column 21: this value must be text (it may be a password, so it is not shown): put it between double quotes");
+}
+
+#[test]
+fn what_first_boot_could_not_write_down_is_refused() {
+    let mail = "[mail]\nrelay = \"relay.example\"\nfrom = \"words@example.net\"\n";
+    insta::assert_snapshot!(refused_with(&format!("{mail}login = \"words\"\npassword = \"it's\"")), @"`config.toml` key `mail.password`: `SMTP_PASSWORD` cannot be written to `.env.production`: its value has a single quote; Ruby and Node would read it differently, so choose another value");
+    insta::assert_snapshot!(refused_with(&format!("{mail}login = \"a\\\\words\"\npassword = \"x\"")), @"`config.toml` key `mail.login`: `SMTP_LOGIN` cannot be written to `.env.production`: its value has a backslash; Ruby and Node would read it differently, so choose another value");
+    insta::assert_snapshot!(refused_with("extra-env = { DB_NAME = \"other\" }"), @"`config.toml` key `extra-env`: the appliance itself decides `DB_NAME`: remove it");
+    insta::assert_snapshot!(refused_with("extra-env = { S3_KEY = \"it's\" }"), @"`config.toml` key `extra-env`: `S3_KEY` cannot be written to `.env.production`: its value has a single quote; Ruby and Node would read it differently, so choose another value");
+    let long = format!("{}.{}.example", "a".repeat(40), "b".repeat(40));
+    assert!(refused(&format!("schema = 1\ndomain = \"{long}\"\n")).contains("key `hostname`: "));
+    assert!(refused_with(&format!("hostname = \"{long}\"")).contains("key `hostname`: "));
+    Settings::parse("test", &format!("schema = 1\ndomain = \"{long}\"\nhostname = \"sns\"\n")).unwrap();
+}
+
+#[test]
 fn mistakes_of_the_whole_file_are_named() {
     insta::assert_snapshot!(refused(""), @"`config.toml`: missing field `schema`; add `schema = 1` as the first line");
     insta::assert_snapshot!(refused("schema = 1\n"), @r#"`config.toml`: missing field `domain`; add the instance's name, such as `domain = "social.example.net"`"#);
@@ -61,7 +101,7 @@ fn mistakes_of_the_whole_file_are_named() {
 fn mistakes_in_one_value_are_named() {
     insta::assert_snapshot!(refused("schema = 1\ndomain = \"https://a.example/\"\n"), @"`config.toml` line 2, column 10: `https://a.example/` begins with `https://`: write the bare name `a.example`");
     insta::assert_snapshot!(refused("schema = 1\ndomain = \"a.example \"\n"), @"`config.toml` line 2, column 10: `a.example ` has a space before or after the name: remove it");
-    insta::assert_snapshot!(refused("schema = 1\ndomain = 3\n"), @"`config.toml` line 2, column 10: invalid type: integer `3`, expected a string; see `appliance config example`");
+    insta::assert_snapshot!(refused("schema = 1\ndomain = 3\n"), @"`config.toml` line 2, column 10: invalid type: integer, expected a string; see `appliance config example`");
     insta::assert_snapshot!(refused_with("[network]\ndns = [\"2001:db8::53\", \"dns.example\"]"), @"`config.toml` line 4, column 24: invalid IP address syntax; write an address such as `2001:db8::53` or `192.0.2.53`");
     insta::assert_snapshot!(refused_with("[network]\ninterface = \"a b\""), @"`config.toml` line 4, column 13: `a b` is neither an interface's name such as `ens160` nor a MAC such as `00:50:56:a7:00:01`");
     insta::assert_snapshot!(refused_with("[network.ipv6]\naddresses = [\"2001:db8::g/64\"]"), @"`config.toml` line 4, column 13: `2001:db8::g/64` is not an IPv6 address with prefix length, such as `2001:db8::101/128`");
