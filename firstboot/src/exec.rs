@@ -1,16 +1,20 @@
 //! The only file that starts programs inside the appliance.
 //!
 //! Every child gets a fixed environment, no stdin (or the bytes given), and its standard error in the error message. Secrets go
-//! through stdin or files, never through arguments. What may hang gets a limit; what talks much gets a log.
+//! through stdin or files, never through arguments. Everything has a limit, ten minutes unless told otherwise; what talks much gets
+//! a log.
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 /// A program about to be run.
 #[derive(Debug, Clone)]
@@ -24,8 +28,16 @@ pub struct Run {
     log: Option<PathBuf>,
 }
 
-/// Exit code of `timeout` when the time was up.
+/// Exit code when the time was up; that of `timeout`.
 const TIME_IS_UP: i32 = 124;
+/// The limit of a program that got no other: a hung one must not stop everything for ever.
+const LIMIT: Duration = Duration::from_secs(600);
+/// How long a program may take to end when it is asked to.
+const FAREWELL: Duration = Duration::from_secs(10);
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// In order of preference; CentOS 7 has no `C.UTF-8`.
+const LOCALES: [&str; 2] = ["C.UTF-8", "en_US.UTF-8"];
 
 /// What a program said.
 #[derive(Debug, Clone)]
@@ -48,7 +60,7 @@ impl Run {
             stdin: None,
             env: BTreeMap::new(),
             folder: None,
-            limit: None,
+            limit: Some(LIMIT),
             log: None,
         }
     }
@@ -89,6 +101,13 @@ impl Run {
         self
     }
 
+    /// Lets it take all its time: for work whose time grows with a disk, and which must not be cut.
+    #[must_use]
+    pub fn unlimited(mut self) -> Self {
+        self.limit = None;
+        self
+    }
+
     /// A file that gets both outputs as they are written, added to what it holds; nothing is returned then.
     #[must_use]
     pub fn log(mut self, path: &Path) -> Self {
@@ -100,12 +119,7 @@ impl Run {
     pub fn output(&self) -> Result<Output> {
         let line = self.line();
         let mut command = self.command();
-        for (key, value) in [
-            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
-            ("LC_ALL", "C.UTF-8"),
-            ("LANG", "C.UTF-8"),
-            ("HOME", "/root"),
-        ] {
+        for (key, value) in [("PATH", PATH), ("LC_ALL", locale()), ("LANG", locale()), ("HOME", "/root")] {
             if !self.env.contains_key(key) {
                 command.env(key, value);
             }
@@ -119,18 +133,27 @@ impl Run {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
         }
         let mut child = command.spawn().with_context(|| format!("starting `{line}`"))?;
+        let group = Pid::from_child(&child);
+        let (ended, end) = channel::<()>();
+        let watch = self.limit.map(|limit| std::thread::spawn(move || kill_after(limit, group, &end)));
         let writer = self.stdin.clone().zip(child.stdin.take()).map(|(bytes, mut pipe)| {
             std::thread::spawn(move || {
                 // A program may end without reading all; its exit code tells more than the broken pipe.
                 let _ = pipe.write_all(&bytes);
             })
         });
-        let output = child.wait_with_output().with_context(|| format!("waiting for `{line}`"))?;
+        let output = child.wait_with_output().with_context(|| format!("waiting for `{line}`"));
+        drop(ended);
+        let was_killed = watch.is_some_and(|watch| watch.join().unwrap_or(false));
+        let output = output?;
         if let Some(writer) = writer {
             let _ = writer.join();
         }
-        let code =
-            output.status.code().or_else(|| output.status.signal().map(|signal| 128 + signal)).unwrap_or(255);
+        let code = if was_killed { Some(TIME_IS_UP) } else { None };
+        let code = code
+            .or(output.status.code())
+            .or_else(|| output.status.signal().map(|signal| 128 + signal))
+            .unwrap_or(255);
         Ok(Output {
             code,
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
@@ -167,14 +190,11 @@ impl Run {
         self.output().is_ok_and(|output| output.code == 0)
     }
 
-    /// With a limit the program runs below coreutils' `timeout`, which gives it a process group of its own and kills that.
+    /// In a process group of its own, so that a limit ends all that it started.
     fn command(&self) -> Command {
-        let program = if self.limit.is_some() { "timeout" } else { &self.program };
         #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-        let mut command = Command::new(program);
-        if let Some(limit) = self.limit {
-            command.args(["--kill-after=10", &limit.as_secs().to_string(), &self.program]);
-        }
+        let mut command = Command::new(&self.program);
+        command.process_group(0);
         command.args(&self.args).env_clear().envs(&self.env);
         command
     }
@@ -189,6 +209,41 @@ impl Run {
     }
 }
 
+/// Ends a process group whose time is up; whether that was so.
+fn kill_after(limit: Duration, group: Pid, end: &Receiver<()>) -> bool {
+    // The sender is dropped, never used: only a timeout means that the program still runs.
+    if end.recv_timeout(limit) != Err(RecvTimeoutError::Timeout) {
+        return false;
+    }
+    for (signal, patience) in [(Signal::TERM, FAREWELL), (Signal::KILL, Duration::ZERO)] {
+        // It may have ended in this very moment.
+        let _ = kill_process_group(group, signal);
+        if end.recv_timeout(patience) != Err(RecvTimeoutError::Timeout) {
+            break;
+        }
+    }
+    true
+}
+
+/// The best UTF-8 locale of this machine, else the plain C locale.
+pub fn locale() -> &'static str {
+    static FOUND: OnceLock<&'static str> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        #[expect(clippy::disallowed_methods, reason = "the environment of all other programs depends on it")]
+        let installed = Command::new("locale").arg("-a").env_clear().env("PATH", PATH).output();
+        installed.map_or("C", |output| pick_locale(&String::from_utf8_lossy(&output.stdout)))
+    })
+}
+
+/// `locale -a` writes `UTF-8` as `utf8`.
+fn pick_locale(installed: &str) -> &'static str {
+    let canonical = |name: &str| name.to_lowercase().replace("utf-8", "utf8");
+    LOCALES
+        .into_iter()
+        .find(|wanted| installed.lines().any(|name| canonical(name.trim()) == canonical(wanted)))
+        .unwrap_or("C")
+}
+
 fn open_log(path: &Path) -> Result<std::fs::File> {
     if let Some(folder) = path.parent() {
         fs_err::create_dir_all(folder)?;
@@ -201,7 +256,27 @@ fn open_log(path: &Path) -> Result<std::fs::File> {
 mod tests {
     use std::time::Duration;
 
-    use super::Run;
+    use super::{Run, pick_locale};
+
+    #[test]
+    fn the_best_locale_is_picked() {
+        for (installed, expected) in [
+            ("C\nC.utf8\nPOSIX\n", "C.UTF-8"),
+            ("C\nC.UTF-8\n", "C.UTF-8"),
+            ("C\nPOSIX\nen_US\nen_US.utf8\n", "en_US.UTF-8"),
+            ("C\nPOSIX\n", "C"),
+        ] {
+            assert_eq!(pick_locale(installed), expected, "{installed:?}");
+        }
+    }
+
+    #[test]
+    fn a_limit_ends_what_the_program_started() {
+        let start = std::time::Instant::now();
+        let run = Run::new("sh", &["-c", "sleep 30 & sleep 30; echo"]).limit(Duration::from_secs(1));
+        assert_eq!(run.output().unwrap().code, super::TIME_IS_UP);
+        assert!(start.elapsed() < Duration::from_secs(20));
+    }
 
     #[test]
     fn a_limit_kills_and_says_so() {

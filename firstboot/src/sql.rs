@@ -7,6 +7,9 @@ use anyhow::Result;
 use crate::context::Context;
 use crate::exec::Run;
 
+/// No statement of ours takes longer; one that does waits for a lock. PostgreSQL 9.2 has no limit for locks alone.
+const LIMIT: &str = "SET statement_timeout = '5min';\n";
+
 /// The user that PostgreSQL runs as, on every distribution.
 pub const SUPERUSER: &str = "postgres";
 
@@ -15,7 +18,7 @@ pub fn rows(context: &Context, database: &str, statements: &str) -> Result<Vec<V
     let facts = &context.facts.postgresql;
     let psql = format!("{}/psql", facts.bin);
     let args = ["-XAtq", "-F", "\t", "-v", "ON_ERROR_STOP=1", "-h", &facts.socket, "-d", database, "-f", "-"];
-    let text = Run::as_user(SUPERUSER, &psql, &args).stdin(statements).text()?;
+    let text = Run::as_user(SUPERUSER, &psql, &args).stdin(format!("{LIMIT}{statements}")).text()?;
     Ok(text.lines().map(|line| line.split('\t').map(ToOwned::to_owned).collect()).collect())
 }
 

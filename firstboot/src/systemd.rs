@@ -1,5 +1,7 @@
 //! Units, through `systemctl` as systemd 219 already had it.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 
 use crate::exec::Run;
@@ -12,6 +14,26 @@ pub fn is_enabled(unit: &str) -> bool {
 /// Whether a unit runs now.
 pub fn is_active(unit: &str) -> bool {
     systemctl("is-active", unit).succeeds()
+}
+
+/// How long a unit has been running; `None` when it does not run.
+pub fn active_for(unit: &str) -> Option<Duration> {
+    if !is_active(unit) {
+        return None;
+    }
+    let shown =
+        Run::new("systemctl", &["show", "--property=ActiveEnterTimestampMonotonic", unit]).text().ok()?;
+    since(&shown, monotonic()?)
+}
+
+fn monotonic() -> Option<Duration> {
+    Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::Monotonic)).ok()
+}
+
+/// The time since a property `…Monotonic`, which is in microseconds.
+fn since(property: &str, now: Duration) -> Option<Duration> {
+    let (_, value) = property.trim().split_once('=')?;
+    now.checked_sub(Duration::from_micros(value.parse().ok()?))
 }
 
 /// Whether a unit has ended with a failure and will not be started again by itself.
@@ -86,4 +108,24 @@ fn with_place(unit: &str, result: Result<String>) -> Result<()> {
     result.map(drop).with_context(|| {
         format!("unit `{unit}` does not start; `journalctl --unit {unit}` shows its last lines")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::since;
+
+    #[test]
+    fn the_time_since_a_property_is_told() {
+        let now = Duration::from_secs(1000);
+        for (shown, expected) in [
+            ("ActiveEnterTimestampMonotonic=400000000\n", Some(600)),
+            ("ActiveEnterTimestampMonotonic=2000000000\n", None),
+            ("ActiveEnterTimestampMonotonic=\n", None),
+            ("", None),
+        ] {
+            assert_eq!(since(shown, now).map(|time| time.as_secs()), expected, "{shown}");
+        }
+    }
 }

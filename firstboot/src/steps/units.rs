@@ -36,6 +36,10 @@ const STREAMING: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOC
 /// How long all three may take to answer: Rails under emulation is slow.
 const START: Duration = Duration::from_secs(300);
 
+/// How long a service may run without an answer before it counts as hung. Longer than [`START`]: one that is only slow must not be
+/// thrown back to its beginning for ever.
+const HUNG: Duration = Duration::from_secs(900);
+
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -84,6 +88,9 @@ fn wait_until_they_answer(context: &Context) -> Result<()> {
     while let Some((unit, error)) = unhealthy(context)? {
         if systemd::is_failed(unit) || start.elapsed() > START {
             let log = systemd::last_lines(unit, 20);
+            if systemd::active_for(unit).is_some_and(|time| time > HUNG) {
+                systemd::restart(unit)?;
+            }
             return Err(error.context(format!("unit `{unit}` does not answer; its last lines:\n{log}\n")));
         }
         std::thread::sleep(Duration::from_secs(2));

@@ -42,7 +42,7 @@ pub fn format(disk: &Disk) -> Result<()> {
         "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "1", "-J", "size=64", "-O", FEATURES,
         "-E", extended, "-L", LABEL, &device, &blocks,
     ];
-    Run::new("mke2fs", &arguments).text().context("formatting the data disk")?;
+    Run::new("mke2fs", &arguments).unlimited().text().context("formatting the data disk")?;
     file.sync_all()?;
     write_last_block(file.file(), disk.bytes, b"")
 }
@@ -56,7 +56,7 @@ fn write_last_block(file: &std::fs::File, bytes: u64, content: &[u8]) -> Result<
 
 /// Checks the unmounted file system, and mends what can be mended without questions.
 pub fn check(device: &Path) -> Result<()> {
-    let output = Run::new("e2fsck", &["-p", &device.to_string_lossy()]).output()?;
+    let output = Run::new("e2fsck", &["-p", &device.to_string_lossy()]).unlimited().output()?;
     // 1: mended; 2: mended, and a reboot is advised for a root file system, which this is not.
     if output.code & !3 != 0 {
         bail!(
@@ -77,7 +77,10 @@ pub fn grow(disk: &Disk) -> Result<()> {
     // A tail more or less is not worth a resize: the next one could not be told from this one.
     if wanted > current + TAIL / BLOCK {
         let size = format!("{}K", wanted * (BLOCK / 1024));
-        Run::new("resize2fs", &[&device, &size]).text().context("growing the data disk's file system")?;
+        Run::new("resize2fs", &[&device, &size])
+            .unlimited()
+            .text()
+            .context("growing the data disk's file system")?;
     }
     Ok(())
 }

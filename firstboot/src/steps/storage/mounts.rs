@@ -67,7 +67,9 @@ pub fn mount(device: &Path) -> Result<()> {
     fs::create_dir_all(MOUNT_POINT)?;
     // `noinit_itable`: the kernel would otherwise write all inode tables, and inflate a thin disk for nothing.
     let options = "nodev,nosuid,noinit_itable";
-    Run::new("mount", &["-t", "ext4", "-o", options, &device.to_string_lossy(), MOUNT_POINT]).text()?;
+    let args = ["-t", "ext4", "-o", options, &device.to_string_lossy(), MOUNT_POINT];
+    // After a power cut it first replays the journal.
+    Run::new("mount", &args).unlimited().text()?;
     Ok(())
 }
 
@@ -94,6 +96,7 @@ fn copy_once(image: &Path, place: &Path) -> Result<()> {
     fs::create_dir_all(parent)?;
     let (from, to) = (image.to_string_lossy(), scratch.to_string_lossy());
     Run::new("cp", &["--archive", "--", &from, &to])
+        .unlimited()
         .text()
         .context("copying the image's state to the data disk")?;
     durable::sync_tree(&scratch)?;
