@@ -41,6 +41,8 @@ pub mod resp;
 #[cfg(feature = "appliance")]
 pub mod sql;
 #[cfg(feature = "appliance")]
+pub mod stamp;
+#[cfg(feature = "appliance")]
 pub mod status;
 #[cfg(feature = "appliance")]
 pub mod steps;

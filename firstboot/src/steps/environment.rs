@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::context::Context;
 use crate::engine::{Needs, Observation, Step};
@@ -16,7 +16,7 @@ use crate::facts::ImageFacts;
 use crate::settings::{Mail, Settings, Verify};
 use crate::steps::secrets::Secrets;
 use crate::steps::units;
-use crate::{dotenv, durable, passwd, systemd};
+use crate::{dotenv, durable, passwd, stamp, systemd};
 
 /// The step.
 pub const STEP: Step = Step {
@@ -27,22 +27,8 @@ pub const STEP: Step = Step {
     apply,
 };
 
-/// Keys that first boot alone decides: another value would lose data or lock people out.
-const OURS: [&str; 13] = [
-    "REDIS_HOST",
-    "REDIS_PORT",
-    "DB_HOST",
-    "DB_USER",
-    "DB_NAME",
-    "DB_PASS",
-    "DB_PORT",
-    "LOCAL_DOMAIN",
-    "PAPERCLIP_SECRET",
-    "SECRET_KEY_BASE",
-    "OTP_SECRET",
-    "VAPID_PRIVATE_KEY",
-    "VAPID_PUBLIC_KEY",
-];
+/// The stamp of the settings that running services have read.
+const STAMP: &str = "environment";
 
 /// Readable by its group, which is the application's.
 const MODE: u32 = 0o640;
@@ -57,7 +43,8 @@ fn observe(context: &Context) -> Result<Observation> {
     let is_guarded = meta.is_file() && meta.mode() & 0o7777 == MODE && meta.uid() == 0 && meta.gid() == group;
     let is_wanted = fs_err::read(&path).is_ok_and(|content| content == wanted.as_bytes());
     Ok(match (is_wanted, is_guarded) {
-        (true, true) => Observation::Done,
+        (true, true) if stamp::holds(context, STAMP, wanted.as_bytes()) => Observation::Done,
+        (true, true) => Observation::Todo("the services have not read their settings again yet".to_owned()),
         (false, _) => Observation::Todo(format!("`{}` differs from the settings", path.display())),
         (true, false) => Observation::Todo(format!("`{}` has another owner or mode", path.display())),
     })
@@ -65,9 +52,11 @@ fn observe(context: &Context) -> Result<Observation> {
 
 fn apply(context: &Context) -> Result<()> {
     let group = passwd::user(context, &context.facts.application.user)?.gid;
-    durable::write(&path(context), rendered(context)?.as_bytes(), MODE, Some((0, group)))?;
+    let text = rendered(context)?;
+    durable::write(&path(context), text.as_bytes(), MODE, Some((0, group)))?;
     // They read the file once, at their start.
-    units::NAMES.into_iter().filter(|unit| systemd::is_active(unit)).try_for_each(systemd::try_restart)
+    units::NAMES.into_iter().filter(|unit| systemd::is_active(unit)).try_for_each(systemd::try_restart)?;
+    stamp::put(context, STAMP, text.as_bytes())
 }
 
 fn path(context: &Context) -> PathBuf {
@@ -79,11 +68,6 @@ fn rendered(context: &Context) -> Result<String> {
 }
 
 fn render(facts: &ImageFacts, settings: &Settings, secrets: &Secrets) -> Result<String> {
-    if let Some(key) = settings.extra_env.keys().find(|key| OURS.contains(&key.as_str())) {
-        bail!(
-            "key `extra-env.{key}`: the appliance itself decides `{key}`; remove it from the configuration"
-        );
-    }
     let mut text =
         "# Written by the appliance from its configuration; a change here is undone. See `appliance config`.\n".to_owned();
     for (title, pairs) in sections(facts, settings, secrets) {
@@ -171,7 +155,7 @@ mod tests {
     use crate::settings::{Secret, Settings};
     use crate::steps::secrets::Secrets;
 
-    fn rendered(settings: &str) -> Result<String, String> {
+    fn rendered(settings: &str) -> String {
         let (_guard, context) = scratch_context();
         let settings =
             Settings::parse("test", &format!("schema = 1\ndomain = \"v6don.example.net\"\n{settings}"))
@@ -183,14 +167,14 @@ mod tests {
             vapid_private: Secret::new("dd-_="),
             vapid_public: Secret::new("ee-_="),
         };
-        render(&context.facts, &settings, &secrets).map_err(|error| format!("{error:#}"))
+        render(&context.facts, &settings, &secrets).unwrap()
     }
 
     #[test]
     fn the_articles_settings_give_the_articles_file() {
         let settings =
             "[mail]\nrelay = \"192.168.100.25\"\nfrom = \"words@example.net\"\nverify = \"none\"\n";
-        insta::assert_snapshot!(rendered(settings).unwrap(), @r"
+        insta::assert_snapshot!(rendered(settings), @r"
         # Written by the appliance from its configuration; a change here is undone. See `appliance config`.
 
         # Service dependencies
@@ -231,25 +215,11 @@ mod tests {
     fn a_login_brings_its_keys_and_extra_keys_replace() {
         let settings = "extra-env = { SMTP_AUTH_METHOD = \"login\", SINGLE_USER_MODE = \"true\" }\n\
             [mail]\nrelay = \"relay.example.net\"\nport = 587\nfrom = \"words@example.net\"\nlogin = \"me\"\npassword = \"p w\"\n";
-        let text = rendered(settings).unwrap();
+        let text = rendered(settings);
         for line in ["SMTP_PORT=587", "SMTP_LOGIN=me", "SMTP_PASSWORD='p w'", "SINGLE_USER_MODE=true"] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }
         let methods: Vec<&str> = text.lines().filter(|line| line.starts_with("SMTP_AUTH_METHOD")).collect();
         assert_eq!(methods, ["SMTP_AUTH_METHOD=login"]);
-    }
-
-    #[test]
-    fn what_cannot_be_is_refused_by_key() {
-        for (settings, message) in [
-            ("extra-env = { DB_NAME = \"other\" }", "key `extra-env.DB_NAME`: the appliance itself decides"),
-            (
-                "extra-env = { S3_KEY = \"it's\" }",
-                "`S3_KEY` cannot be written to `.env.production`: its value has a single quote",
-            ),
-        ] {
-            let error = rendered(settings).unwrap_err();
-            assert!(error.starts_with(message), "{error}");
-        }
     }
 }

@@ -13,14 +13,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use fs_err as fs;
-use sha2::{Digest, Sha256};
 
 use crate::context::Context;
-use crate::durable;
 use crate::engine::{Needs, Observation, Step};
 use crate::exec::Run;
 use crate::facts::NetworkBackend;
 use crate::settings::{Network, Settings};
+use crate::{durable, stamp};
 
 /// A working network.
 pub const STEP: Step = Step {
@@ -33,6 +32,8 @@ pub const STEP: Step = Step {
 
 /// The profile's identity, the same in every format and on every machine: profiles are local.
 const UUID: &str = "8f0a7c2e-3b5d-4d1e-9a64-5c2b7e10d4aa";
+/// The stamp of the profile that was activated last.
+const STAMP: &str = "network";
 /// The name that `nmtui` shows.
 const NAME: &str = "appliance";
 
@@ -64,7 +65,8 @@ fn profile(context: &Context, interface: &str) -> Result<Profile> {
             mode: 0o600,
         },
         NetworkBackend::Ifcfg => Profile {
-            guest: format!("/etc/sysconfig/network-scripts/ifcfg-{interface}"),
+            // Not named after the interface: one with another name would leave a second file with our UUID behind.
+            guest: format!("/etc/sysconfig/network-scripts/ifcfg-{NAME}"),
             content: ifcfg::render(network, interface),
             mode: 0o644,
         },
@@ -75,22 +77,13 @@ fn hash_path(context: &Context) -> PathBuf {
     context.state().join("network.sha256")
 }
 
-fn hash(content: &[u8]) -> String {
-    use std::fmt::Write;
-    Sha256::digest(content).iter().fold(String::new(), |mut text, byte| {
-        // OK: writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 fn owner(context: &Context, profile: &Profile) -> Owner {
     let Ok(found) = fs::read(context.path(&profile.guest)) else { return Owner::Ours };
     if found == profile.content.as_bytes() {
         return Owner::Current;
     }
     let remembered = fs::read_to_string(hash_path(context)).unwrap_or_default();
-    if remembered.trim() == hash(&found) { Owner::Ours } else { Owner::Operator }
+    if remembered.trim() == stamp::hash(&found) { Owner::Ours } else { Owner::Operator }
 }
 
 fn observe(context: &Context) -> Result<Observation> {
@@ -111,7 +104,9 @@ fn observe(context: &Context) -> Result<Observation> {
             "no link on `{interface}`: connect the virtual machine's network adapter"
         )));
     }
-    if owner == Owner::Current && !is_up()? {
+    // Active is not enough: NetworkManager may still have an older content of the profile.
+    let is_taken = || stamp::holds(context, STAMP, profile.content.as_bytes());
+    if owner == Owner::Current && !(is_taken() && is_up()?) {
         return Ok(Observation::Todo(format!("activate the profile `{NAME}`")));
     }
     let wanted = wanted(settings, &owner);
@@ -168,7 +163,7 @@ fn apply(context: &Context) -> Result<()> {
     Run::new("nmcli", &["--wait", "0", "connection", "up", "uuid", UUID])
         .text()
         .context("activating the profile; is the network adapter connected?")?;
-    Ok(())
+    stamp::put(context, STAMP, profile.content.as_bytes())
 }
 
 /// The profile first, its hash second: after a cut between them the profile still equals what we want, so it is still ours.
@@ -179,7 +174,7 @@ fn write(context: &Context, profile: &Profile) -> Result<()> {
     durable::write(&context.path(&profile.guest), profile.content.as_bytes(), profile.mode, Some((0, 0)))?;
     durable::write(
         &hash_path(context),
-        format!("{}\n", hash(profile.content.as_bytes())).as_bytes(),
+        format!("{}\n", stamp::hash(profile.content.as_bytes())).as_bytes(),
         0o600,
         None,
     )?;

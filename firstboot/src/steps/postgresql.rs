@@ -13,8 +13,9 @@ use fs_err as fs;
 
 use crate::context::Context;
 use crate::engine::{Needs, Observation, Step};
-use crate::exec::Run;
-use crate::{durable, passwd, sql, systemd};
+use crate::exec::{self, Run};
+use crate::steps::storage::guard;
+use crate::{durable, passwd, sql, stamp, systemd};
 
 /// The step.
 pub const STEP: Step = Step {
@@ -44,11 +45,11 @@ checkpoint_completion_target = 0.9
 random_page_cost = 1.1
 ";
 
+/// The stamp of the configuration that the running server has.
+const STAMP: &str = "postgresql";
+
 /// How long a start may take: after a power cut the server first replays its log.
 const START: Duration = Duration::from_secs(300);
-
-/// The first of these that the machine has. The article's distribution has no `C.UTF-8`.
-const LOCALES: [&str; 2] = ["C.UTF-8", "en_US.UTF-8"];
 
 fn observe(context: &Context) -> Result<Observation> {
     let facts = &context.facts.postgresql;
@@ -73,8 +74,11 @@ fn observe(context: &Context) -> Result<Observation> {
     if !holds(context, &facts.hba, HBA) || !holds(context, &facts.conf, CONF) {
         return todo("the server's configuration is not the appliance's".to_owned());
     }
-    if !systemd::is_enabled(&facts.unit) || !systemd::is_active(&facts.unit) {
+    if !guard::is_enabled(context, &facts.unit) || !systemd::is_active(&facts.unit) {
         return todo(format!("unit `{}` is not enabled and running", facts.unit));
+    }
+    if !stamp::holds(context, STAMP, &configuration()) {
+        return todo("the running server has not taken its configuration yet".to_owned());
     }
     match role(context)? {
         Some(Role { login: true, createdb: true, superuser: false }) => Ok(Observation::Done),
@@ -92,17 +96,23 @@ fn apply(context: &Context) -> Result<()> {
     // The tools of Debian read the second as any user, and the server's group must read both.
     let mut changed = durable::write(&context.path(&facts.hba), HBA.as_bytes(), 0o640, Some((0, group)))?;
     changed |= durable::write(&context.path(&facts.conf), CONF.as_bytes(), 0o644, Some((0, group)))?;
-    systemd::enable(&facts.unit)?;
+    guard::enable(context, &facts.unit)?;
     if !systemd::is_active(&facts.unit) {
         systemd::start(&facts.unit)?;
-    } else if changed {
+    } else if changed || !stamp::holds(context, STAMP, &configuration()) {
         systemd::restart(&facts.unit)?;
     }
     wait_until_it_answers(context)?;
+    stamp::put(context, STAMP, &configuration())?;
 
     let verb = if role(context)?.is_some() { "ALTER" } else { "CREATE" };
     let name = sql::identifier(&context.facts.application.user);
     sql::run(context, "postgres", &format!("{verb} ROLE {name} LOGIN CREATEDB NOSUPERUSER;"))
+}
+
+/// All that the running server reads from us at its start.
+fn configuration() -> Vec<u8> {
+    format!("{HBA}{CONF}").into_bytes()
 }
 
 /// Makes a cluster at its place; the rename is the commit point.
@@ -127,7 +137,7 @@ fn create_cluster(context: &Context) -> Result<()> {
 
     let initdb = format!("{}/initdb", facts.bin);
     let guest_scratch = format!("{}.new", facts.data);
-    let locale = format!("--locale={}", locale()?);
+    let locale = format!("--locale={}", exec::locale());
     let mut args = vec![
         "--pgdata",
         &guest_scratch,
@@ -172,10 +182,9 @@ fn wait_until_it_answers(context: &Context) -> Result<()> {
             Ok(_) => return Ok(()),
             Err(error) if start.elapsed() > START => {
                 let unit = &context.facts.postgresql.unit;
-                let log = systemd::last_lines(unit, 12);
-                return Err(
-                    error.context(format!("waiting for PostgreSQL; last lines of `{unit}`:\n{log}\n"))
-                );
+                return Err(error.context(format!(
+                    "waiting for PostgreSQL; `journalctl --unit {unit}` shows its last lines"
+                )));
             }
             Err(_) => std::thread::sleep(Duration::from_millis(500)),
         }
@@ -236,23 +245,9 @@ fn holds(context: &Context, guest: &str, wanted: &str) -> bool {
     fs::read(context.path(guest)).is_ok_and(|found| found == wanted.as_bytes())
 }
 
-fn locale() -> Result<&'static str> {
-    let installed = Run::new("locale", &["-a"]).text()?;
-    Ok(pick_locale(&installed))
-}
-
-/// `locale -a` writes `UTF-8` as `utf8`. Without any of ours the plain C locale does: the encoding stays UTF-8.
-fn pick_locale(installed: &str) -> &'static str {
-    let canonical = |name: &str| name.to_lowercase().replace("utf-8", "utf8");
-    LOCALES
-        .into_iter()
-        .find(|wanted| installed.lines().any(|name| canonical(name.trim()) == canonical(wanted)))
-        .unwrap_or("C")
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{major, pick_locale};
+    use super::major;
 
     #[test]
     fn versions_are_as_in_the_data_folder() {
@@ -263,18 +258,6 @@ mod tests {
             ("postgres", None),
         ] {
             assert_eq!(major(text).as_deref(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_best_locale_is_picked() {
-        for (installed, expected) in [
-            ("C\nC.utf8\nPOSIX\n", "C.UTF-8"),
-            ("C\nC.UTF-8\n", "C.UTF-8"),
-            ("C\nPOSIX\nen_US\nen_US.utf8\n", "en_US.UTF-8"),
-            ("C\nPOSIX\n", "C"),
-        ] {
-            assert_eq!(pick_locale(installed), expected, "{installed:?}");
         }
     }
 }

@@ -13,6 +13,7 @@ use fs_err as fs;
 use crate::context::Context;
 use crate::engine::{Needs, Observation, Step};
 use crate::resp::{Connection, Reply};
+use crate::steps::storage::guard;
 use crate::{durable, systemd};
 
 /// The step.
@@ -55,7 +56,7 @@ fn observe(context: &Context) -> Result<Observation> {
     if with_block(&text) != text {
         return Ok(Observation::Todo(format!("`{}` has not the appliance's lines", facts.conf)));
     }
-    if !systemd::is_enabled(&facts.unit) || !systemd::is_active(&facts.unit) {
+    if !guard::is_enabled(context, &facts.unit) || !systemd::is_active(&facts.unit) {
         return Ok(Observation::Todo(format!("unit `{}` is not enabled and running", facts.unit)));
     }
     Ok(match answer() {
@@ -70,7 +71,7 @@ fn apply(context: &Context) -> Result<()> {
     let meta = path.symlink_metadata()?;
     let text = with_block(&fs::read_to_string(&path)?);
     durable::write(&path, text.as_bytes(), meta.mode() & 0o7777, Some((meta.uid(), meta.gid())))?;
-    systemd::enable(&facts.unit)?;
+    guard::enable(context, &facts.unit)?;
     if systemd::is_active(&facts.unit) && is_out_of_date() {
         systemd::restart(&facts.unit)?;
     } else {
@@ -79,8 +80,10 @@ fn apply(context: &Context) -> Result<()> {
     let start = Instant::now();
     while let Err(error) = answer() {
         if start.elapsed() > START {
-            let log = systemd::last_lines(&facts.unit, 12);
-            return Err(error.context(format!("waiting for Redis; last lines of `{}`:\n{log}\n", facts.unit)));
+            let unit = &facts.unit;
+            return Err(
+                error.context(format!("waiting for Redis; `journalctl --unit {unit}` shows its last lines"))
+            );
         }
         std::thread::sleep(Duration::from_millis(300));
     }

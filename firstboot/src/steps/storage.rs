@@ -1,11 +1,13 @@
 //! Where state lives: on the data disk when there is one, reached through the usual paths, else on the system disk.
 //!
 //! Guarantees: a disk is formatted only when it is blank (see [`content`]); a system that has kept its state on a data disk never
-//! starts without it, as a new and empty instance would; nothing is mounted over the files of a running database.
+//! starts without it, as a new and empty instance would; nothing is mounted over the files of a running database; services with
+//! state start only in a boot in which this step has ended well (see [`guard`]).
 
 mod content;
 mod disks;
 mod filesystem;
+pub mod guard;
 mod mounts;
 
 use std::path::{Path, PathBuf};
@@ -51,14 +53,25 @@ fn folders(context: &Context) -> Vec<String> {
 }
 
 fn observe(context: &Context) -> Result<Observation> {
-    if !context.is_machine() || is_on_system_disk(context) {
+    if !context.is_machine() {
         return Ok(Observation::Done);
+    }
+    let ready = if guard::is_open(context) {
+        Observation::Done
+    } else {
+        Observation::Todo("let services with state start".to_owned())
+    };
+    if is_on_system_disk(context) {
+        return Ok(ready);
     }
     let mounts = mounts::read()?;
     if mounts::is_mounted(&mounts) {
         let missing = folders(context).into_iter().find(|folder| !mounts::is_bound(&mounts, folder));
         return Ok(match missing {
-            None => Observation::Done,
+            None if !Path::new(WAS_USED).exists() => {
+                Observation::Todo("remember that state is on the data disk".to_owned())
+            }
+            None => ready,
             Some(folder) => Observation::Todo(format!("put `{folder}` on the data disk")),
         });
     }
@@ -79,13 +92,26 @@ fn decision(mounts: &[mounts::Mount]) -> Result<Decision> {
 }
 
 fn apply(context: &Context) -> Result<()> {
+    if !is_on_system_disk(context) {
+        place(context)?;
+    }
+    guard::open(context)
+}
+
+/// Puts state where it belongs in this boot.
+fn place(context: &Context) -> Result<()> {
+    let mounted = mounts::read()?;
+    let is_placed = mounts::is_mounted(&mounted)
+        && folders(context).iter().all(|folder| mounts::is_bound(&mounted, folder));
+    if is_placed {
+        return remember();
+    }
     if let Some(unit) = [&context.facts.postgresql.unit, &context.facts.redis.unit]
         .into_iter()
         .find(|unit| systemd::is_active(unit))
     {
         bail!("`{unit}` runs on files of the system disk, so the data disk cannot be mounted now: reboot");
     }
-    let mounted = mounts::read()?;
     if !mounts::is_mounted(&mounted) {
         match decision(&mounted)? {
             Decision::SystemDisk => {
@@ -107,6 +133,8 @@ fn apply(context: &Context) -> Result<()> {
              disk, or detach it and reboot"
         );
     }
+    // Before the first folder shows the disk: from then on state is on it.
+    remember()?;
     for folder in folders(context) {
         if !mounts::is_bound(&mounted, &folder) {
             mounts::bind(&folder)?;
@@ -115,12 +143,15 @@ fn apply(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Checks, mounts and grows the data disk, and remembers on the system disk that it is needed from now on.
+/// Remembers on the system disk that the data disk is needed from now on.
+fn remember() -> Result<()> {
+    let why = b"the state of this system is on the disk with the label mastodon-data\n";
+    durable::write(Path::new(WAS_USED), why, 0o644, None).map(drop)
+}
+
+/// Checks, mounts and grows the data disk.
 fn open(disk: &disks::Disk) -> Result<()> {
     filesystem::check(&disk.device)?;
     mounts::mount(&disk.device)?;
-    filesystem::grow(disk)?;
-    let why = b"the state of this system is on the disk with the label mastodon-data\n";
-    durable::write(Path::new(WAS_USED), why, 0o644, None)?;
-    Ok(())
+    filesystem::grow(disk)
 }
