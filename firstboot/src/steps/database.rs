@@ -32,12 +32,17 @@ const SCRATCH: &str = "mastodon_firstboot";
 /// How long one rake task may take: two starts of Rails on an emulated processor.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
+/// Everything in a database that is not PostgreSQL's own. All schemas: what counts as empty is dropped.
+const RELATIONS: &str = "\
+SELECT count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = pg_class.relnamespace \
+WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_(toast|temp_|toast_temp_)';";
+
 /// What lies in a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Content {
     /// No such database.
     Absent,
-    /// A database without tables.
+    /// A database without tables, views and sequences, in whatever schema.
     Empty,
     /// Tables that Rails does not know.
     Unknown,
@@ -152,11 +157,11 @@ fn look(context: &Context, database: &str) -> Result<Content> {
     if count(context, "postgres", &exists)? == 0 {
         return Ok(Content::Absent);
     }
-    let names = sql::rows(context, database, "SELECT tablename FROM pg_tables WHERE schemaname = 'public';")?;
-    let has = |table: &str| names.iter().any(|row| row.first().is_some_and(|name| name == table));
-    if names.is_empty() {
+    if count(context, database, RELATIONS)? == 0 {
         return Ok(Content::Empty);
     }
+    let names = sql::rows(context, database, "SELECT tablename FROM pg_tables WHERE schemaname = 'public';")?;
+    let has = |table: &str| names.iter().any(|row| row.first().is_some_and(|name| name == table));
     if !has("schema_migrations") {
         return Ok(Content::Unknown);
     }
