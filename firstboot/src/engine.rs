@@ -1,7 +1,8 @@
 //! The engine: observe, apply, observe again.
 //!
 //! The world (files, rows, sockets) is the truth; nothing here remembers that a step ran. A pass walks the list in order; a
-//! local step that is not `Done` after its apply holds back the local steps behind it, a step that needs the network never does.
+//! local step that is not `Done` after its apply holds back every step behind it, a step that needs the network never does. So a
+//! step stands behind those local steps alone that it cannot do without.
 
 use crate::context::Context;
 

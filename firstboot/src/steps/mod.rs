@@ -37,7 +37,8 @@ pub const STEPS: &[Step] = &[
     environment::STEP,
     database::STEP,
     nginx::STEP,
+    // Needs nginx alone: a certificate must not run out because a service or the owner's account is not well.
+    certificate::STEP,
     units::STEP,
     owner::STEP,
-    certificate::STEP,
 ];

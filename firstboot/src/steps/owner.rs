@@ -3,10 +3,15 @@
 //! Made by the application's own tasks in one start of Rails. The random password that the task prints goes to
 //! `/root/owner-password`, readable by root alone. A cut between the two loses the password, never the account: the owner then
 //! uses "forgot password".
+//!
+//! Made once: a marker names the owner that was made, and from then on the account is the instance's own business. Who was
+//! demoted or deleted there stays so; only another name in the settings makes another owner.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use fs_err as fs;
 
 use crate::context::Context;
 use crate::engine::{Needs, Observation, Step};
@@ -37,8 +42,11 @@ enum Account {
 
 fn observe(context: &Context) -> Result<Observation> {
     let Some(owner) = &context.settings()?.owner else { return Ok(Observation::Done) };
+    if was_made(context, owner) {
+        return Ok(Observation::Done);
+    }
     Ok(match account(context, owner)? {
-        Account::Admin => Observation::Done,
+        Account::Admin => Observation::Todo(format!("remember that `{}` was made", owner.username)),
         Account::User => Observation::Todo(format!("`{}` is not an administrator yet", owner.username)),
         Account::Absent => Observation::Todo(format!("`{}` does not exist yet", owner.username)),
     })
@@ -47,10 +55,23 @@ fn observe(context: &Context) -> Result<Observation> {
 fn apply(context: &Context) -> Result<()> {
     let Some(owner) = &context.settings()?.owner else { return Ok(()) };
     match account(context, owner)? {
-        Account::Admin => Ok(()),
-        Account::User => make_admin(context, &owner.username),
-        Account::Absent => add(context, owner),
+        Account::Admin => {}
+        Account::User => make_admin(context, &owner.username)?,
+        Account::Absent => add(context, owner)?,
     }
+    remember(context, owner)
+}
+
+fn marker(context: &Context) -> PathBuf {
+    context.state().join("owner-made")
+}
+
+fn was_made(context: &Context, owner: &Owner) -> bool {
+    fs::read_to_string(marker(context)).is_ok_and(|made| made.trim().eq_ignore_ascii_case(&owner.username))
+}
+
+fn remember(context: &Context, owner: &Owner) -> Result<()> {
+    durable::write(&marker(context), format!("{}\n", owner.username).as_bytes(), 0o644, None).map(drop)
 }
 
 /// Makes an existing account an administrator, by the application's own task.
@@ -123,7 +144,10 @@ fn account(context: &Context, owner: &Owner) -> Result<Account> {
 
 #[cfg(test)]
 mod tests {
-    use super::{password, reason};
+    use super::{STEP, password, reason, remember};
+    use crate::context::tests::scratch_context;
+    use crate::engine::Observation;
+    use crate::settings::Settings;
 
     const QUESTIONS: &str =
         "Enter email: Enter username: Create user and send them confirmation mail [y/N]: \n";
@@ -135,6 +159,24 @@ mod tests {
             Here is the random password generated for the user: 0123abcd\n\na@example.net confirmed\n"
         );
         assert_eq!(password(&said), Some("0123abcd"));
+    }
+
+    #[test]
+    fn an_owner_is_made_once() {
+        let (_guard, mut context) = scratch_context();
+        let settings = |name: &str| {
+            let text = format!(
+                "schema = 1\ndomain = \"a.example\"\n[owner]\nusername = \"{name}\"\nemail = \"a@example.net\"\n"
+            );
+            Settings::parse("test", &text).unwrap()
+        };
+        context.settings = Some(settings("alice"));
+        let owner = context.settings.as_ref().and_then(|settings| settings.owner.clone()).unwrap();
+        remember(&context, &owner).unwrap();
+        // No database answers here: what was made is not looked at again.
+        assert_eq!((STEP.observe)(&context).unwrap(), Observation::Done);
+        context.settings = Some(settings("bob"));
+        assert!((STEP.observe)(&context).is_err());
     }
 
     #[test]
