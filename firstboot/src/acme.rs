@@ -240,9 +240,9 @@ async fn resumed(request: &Request<'_>, account: &Account) -> Result<Option<(Ord
     Ok(None)
 }
 
-/// Whether the authority will give this answer again: not when it is only busy or broken.
+/// Whether the authority will say the same for ever: not a refused nonce (400), nor that it is busy or broken.
 fn is_final(status: u16) -> bool {
-    (400..500).contains(&status) && status != 429
+    matches!(status, 401 | 403 | 404 | 410)
 }
 
 /// The account that belongs to our key; the authority makes it at the first time and finds it again after that.

@@ -108,7 +108,7 @@ impl Drop for Authority {
 
 #[test]
 fn an_order_ends_with_a_chain_and_its_key() {
-    let authority = Authority::start(30);
+    let authority = Authority::start(10);
     let (accounts, webroot) = (authority.accounts(), authority.webroot());
     let request = Request {
         directory: &authority.directory,
