@@ -36,6 +36,26 @@ fn the_example_is_valid_and_survives_being_shown() {
 }
 
 #[test]
+fn the_example_names_every_key() {
+    // The reader lists what it knows when it is given what it does not know.
+    for table in ["", "network", "network.ipv6", "network.ipv4", "web", "tls", "acme", "mail", "owner", "ssh"]
+    {
+        let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+        let message = refused_with(&format!("{header}no-such-key = 1"));
+        let known = message.split_once(", expected ").unwrap().1;
+        for key in known.split('`').skip(1).step_by(2) {
+            let is_named = Settings::example().lines().any(|line| {
+                let line = line.trim_start_matches("# ");
+                line.starts_with(&format!("{key} = "))
+                    || line.starts_with(&format!("[{key}"))
+                    || line.starts_with(&format!("[{table}.{key}]"))
+            });
+            assert!(is_named, "`{key}` of `{table}`");
+        }
+    }
+}
+
+#[test]
 fn secrets_are_not_shown() {
     let text = format!(
         "{SMALLEST}extra-env = {{ AWS_SECRET_ACCESS_KEY = \"hunter2\" }}\n[mail]\nrelay = \"relay.example\"\n\
