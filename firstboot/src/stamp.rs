@@ -11,9 +11,9 @@ use crate::context::Context;
 use crate::durable;
 
 /// SHA-256, in lower-case hexadecimal.
-pub fn hash(content: &[u8]) -> String {
+pub fn hash(bytes: &[u8]) -> String {
     use std::fmt::Write;
-    Sha256::digest(content).iter().fold(String::new(), |mut text, byte| {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
         // OK: writing to a string cannot fail.
         let _ = write!(text, "{byte:02x}");
         text
@@ -21,13 +21,13 @@ pub fn hash(content: &[u8]) -> String {
 }
 
 /// Whether the stamp of this name was put for exactly this content.
-pub fn holds(context: &Context, name: &str, content: &[u8]) -> bool {
-    fs::read_to_string(path(context, name)).is_ok_and(|found| found.trim() == hash(content))
+pub fn holds(context: &Context, name: &str, bytes: &[u8]) -> bool {
+    fs::read_to_string(path(context, name)).is_ok_and(|found| found.trim() == hash(bytes))
 }
 
 /// Puts the stamp: the content is in force.
-pub fn put(context: &Context, name: &str, content: &[u8]) -> Result<()> {
-    durable::write(&path(context, name), format!("{}\n", hash(content)).as_bytes(), 0o600, None).map(drop)
+pub fn put(context: &Context, name: &str, bytes: &[u8]) -> Result<()> {
+    durable::write(&path(context, name), format!("{}\n", hash(bytes)).as_bytes(), 0o600, None).map(drop)
 }
 
 fn path(context: &Context, name: &str) -> std::path::PathBuf {

@@ -1,7 +1,9 @@
 //! Where the configuration comes from: a fixed order of channels, of which the first full configuration wins.
 //!
 //! What a channel gives is hostile until [`Settings::parse`] has accepted it: at most 1 MiB, UTF-8, regular files only, volumes
-//! mounted read-only. What won is stored once, in `/etc/appliance/config.toml`, and never overwritten by a channel again.
+//! mounted read-only. What won is stored in `/etc/appliance/config.toml`. Until there is a database, another configuration on a
+//! channel replaces it: a first one with a wrong address would otherwise shut the machine for ever. What the operator has edited
+//! stays while the channel says the same as before. With the database the domain is settled, and no channel is looked at again.
 
 mod fw_cfg;
 mod stored;
@@ -13,12 +15,16 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::durable;
 use crate::settings::Settings;
 
 pub use stored::PATH as STORED;
 
 /// No configuration is larger; certificates and keys included.
 const LIMIT: u64 = 1024 * 1024;
+
+/// The domain that the database was made for; beside the database, on the data disk when there is one.
+const SETTLED: &str = "/var/lib/appliance/domain";
 
 /// A text that a channel gave, not yet checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +41,8 @@ struct Channel {
     look: fn(&Path) -> Result<Option<Offer>>,
 }
 
-/// All channels, in order of precedence.
-const CHANNELS: &[Channel] =
-    &[Channel { look: stored::look }, Channel { look: volume::look }, Channel { look: fw_cfg::look }];
+/// The channels from outside, in order of precedence.
+const CHANNELS: &[Channel] = &[Channel { look: volume::look }, Channel { look: fw_cfg::look }];
 
 /// What the search through all channels found.
 #[derive(Debug, Default)]
@@ -48,32 +53,71 @@ pub struct Search {
     pub refused: Vec<String>,
 }
 
-/// Looks through the channels until one gives valid settings. A stored configuration that is not valid ends the search: another
-/// channel must not silently replace what the operator edited.
+/// The stored configuration, unless a channel has a newer one that may replace it. A stored configuration that is not valid is not
+/// replaced by what the channel said before: nothing must silently undo what the operator edited.
 pub fn search(root: &Path) -> Search {
+    let stored = match stored::look(root) {
+        Ok(stored) => stored,
+        Err(error) => return Search { found: None, refused: vec![format!("{error:#}")] },
+    };
+    let settled = settled_domain(root);
+    let Some(stored) = stored else { return offered(root, settled.as_deref()) };
+    if settled.is_none() {
+        let newer = offered(root, None);
+        if newer.found.as_ref().is_some_and(|(_, offer)| stored::is_news(root, &stored, offer)) {
+            return newer;
+        }
+    }
+    let mut search = Search::default();
+    search.take(stored, settled.as_deref());
+    search
+}
+
+/// The first valid configuration of the channels from outside.
+fn offered(root: &Path, settled: Option<&str>) -> Search {
     let mut search = Search::default();
     for channel in CHANNELS {
         match (channel.look)(root) {
             Ok(None) => {}
-            Ok(Some(offer)) => match Settings::parse(&offer.source, &offer.text) {
-                Ok(settings) => {
-                    search.found = Some((settings, offer));
-                    return search;
-                }
-                Err(error) => {
-                    search.refused.push(error.to_string());
-                    if offer.source == STORED {
-                        return search;
-                    }
-                }
-            },
+            Ok(Some(offer)) => search.take(offer, settled),
             Err(error) => search.refused.push(format!("{error:#}")),
+        }
+        if search.found.is_some() {
+            break;
         }
     }
     search
 }
 
-/// Searches, and stores what a channel gave for the first time: the commit point of the configuration.
+impl Search {
+    /// Takes an offer that is valid and keeps to the domain, if that is settled.
+    fn take(&mut self, offer: Offer, settled: Option<&str>) {
+        match Settings::parse(&offer.source, &offer.text) {
+            Ok(settings) => match settled.filter(|settled| *settled != settings.domain.as_str()) {
+                None => self.found = Some((settings, offer)),
+                Some(settled) => self.refused.push(format!(
+                    "{}: key `domain`: this instance is `{settled}` for ever, because every account carries that name; write \
+                     `{settled}` again",
+                    offer.source
+                )),
+            },
+            Err(error) => self.refused.push(error.to_string()),
+        }
+    }
+}
+
+/// The domain of the database; `None` until there is one.
+pub fn settled_domain(root: &Path) -> Option<String> {
+    let domain = fs_err::read_to_string(root.join(&SETTLED[1..])).ok()?;
+    Some(domain.trim().to_owned())
+}
+
+/// Settles the domain, at the latest when the database gets its name.
+pub fn settle_domain(root: &Path, domain: &str) -> Result<()> {
+    durable::write(&root.join(&SETTLED[1..]), format!("{domain}\n").as_bytes(), 0o644, None).map(drop)
+}
+
+/// Searches, and stores what a channel gave: the commit point of the configuration.
 pub fn adopt(root: &Path) -> Result<Search> {
     let search = search(root);
     if let Some((_, offer)) = &search.found
@@ -112,7 +156,7 @@ fn read_offered(path: &Path, source: &str) -> Result<Option<String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::{STORED, adopt, read_offered, search};
+    use super::{STORED, adopt, read_offered, search, settle_domain};
 
     const GOOD: &str = "schema = 1\ndomain = \"v6don.example.net\"\n";
 
@@ -127,15 +171,29 @@ mod tests {
     }
 
     #[test]
-    fn the_first_full_configuration_is_stored_and_never_clobbered() {
+    fn a_channel_replaces_the_stored_configuration_until_the_domain_is_settled() {
         let root = machine(&[(super::fw_cfg::RAW, GOOD.as_bytes())]);
         assert!(adopt(root.path()).unwrap().found.is_some());
         let stored = root.path().join(STORED.trim_start_matches('/'));
         assert_eq!(fs_err::read_to_string(&stored).unwrap(), GOOD);
-        fs_err::write(root.path().join(super::fw_cfg::RAW.trim_start_matches('/')), GOOD.replace("v6", "v4"))
-            .unwrap();
-        let (settings, _) = adopt(root.path()).unwrap().found.unwrap();
-        assert_eq!(settings.domain.as_str(), "v6don.example.net");
+        let domain = || adopt(root.path()).unwrap().found.map(|(settings, _)| settings.domain.to_string());
+        let offer = |text: &str| {
+            fs_err::write(root.path().join(super::fw_cfg::RAW.trim_start_matches('/')), text).unwrap();
+        };
+        // The operator's own edit stays while the channel says what it said.
+        fs_err::write(&stored, GOOD.replace("v6", "edited")).unwrap();
+        assert_eq!(domain().unwrap(), "editeddon.example.net");
+        offer("schema = 1\n");
+        assert_eq!(domain().unwrap(), "editeddon.example.net", "what is not valid replaces nothing");
+        offer(&GOOD.replace("v6", "v4"));
+        assert_eq!(domain().unwrap(), "v4don.example.net");
+        settle_domain(root.path(), "v4don.example.net").unwrap();
+        offer(GOOD);
+        assert_eq!(domain().unwrap(), "v4don.example.net");
+        fs_err::write(&stored, GOOD).unwrap();
+        let search = search(root.path());
+        assert!(search.found.is_none());
+        assert!(search.refused[0].contains("`v4don.example.net` for ever"), "{:?}", search.refused);
     }
 
     #[test]

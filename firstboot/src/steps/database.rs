@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::context::Context;
 use crate::engine::{Needs, Observation, Step};
 use crate::exec::Run;
-use crate::{passwd, sql};
+use crate::{channels, passwd, sql};
 
 /// The step.
 pub const STEP: Step = Step {
@@ -75,7 +75,8 @@ fn observe(context: &Context) -> Result<Observation> {
     let expected = expected_version(context)?;
     let found = look(context, NAME)?;
     Ok(match judge(&found, expected) {
-        Verdict::Ready => Observation::Done,
+        Verdict::Ready if channels::settled_domain(&context.root).is_some() => Observation::Done,
+        Verdict::Ready => Observation::Todo("the domain is not settled yet".to_owned()),
         Verdict::Setup => Observation::Todo("the database does not exist yet".to_owned()),
         Verdict::Seed => {
             Observation::Todo("the database has tables, but not the rows that they start with".to_owned())
@@ -89,7 +90,7 @@ fn apply(context: &Context) -> Result<()> {
     let expected = expected_version(context)?;
     let found = look(context, NAME)?;
     match judge(&found, expected) {
-        Verdict::Ready => Ok(()),
+        Verdict::Ready => settle_domain(context),
         Verdict::Setup => {
             if found == Content::Empty {
                 // Without CASCADE or FORCE: if it got tables or users since we looked, this fails.
@@ -122,7 +123,14 @@ fn set_up(context: &Context, expected: u64) -> Result<()> {
             log(context).display()
         );
     }
+    // First, so that no database is ever without it.
+    settle_domain(context)?;
     sql::run(context, "postgres", &format!("ALTER DATABASE {SCRATCH} RENAME TO {NAME};"))
+}
+
+/// From here on no other configuration may give the instance another name.
+fn settle_domain(context: &Context) -> Result<()> {
+    channels::settle_domain(&context.root, context.settings()?.domain.as_str())
 }
 
 /// Runs one of the application's tasks on a database. `DB_NAME` wins over `.env.production`: dotenv never overwrites.
