@@ -105,4 +105,18 @@ pub(crate) mod tests {
         let context = Context { root: guard.path().to_owned(), facts, settings: None };
         (guard, context)
     }
+
+    #[test]
+    fn loading_stores_nothing() {
+        let (guard, context) = scratch_context();
+        let facts = toml::to_string(&context.facts).unwrap();
+        let config = "schema = 1\ndomain = \"v6don.example.net\"\n";
+        let offered = "/sys/firmware/qemu_fw_cfg/by_name/opt/org.mastodon/config/raw";
+        for (path, text) in [(crate::facts::PATH, facts.as_str()), (offered, config)] {
+            fs_err::create_dir_all(context.path(path).parent().unwrap()).unwrap();
+            fs_err::write(context.path(path), text).unwrap();
+        }
+        assert!(Context::load(guard.path()).unwrap().settings.is_some());
+        assert!(!context.path(crate::channels::STORED).exists());
+    }
 }
