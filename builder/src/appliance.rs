@@ -69,20 +69,26 @@ pub fn build(context: &Context) -> Result<(Appliance, bool)> {
     Ok((Appliance { path: folder.join("appliance"), key }, cached))
 }
 
-fn zigbuild(context: &Context, target: &Path) -> Result<()> {
+/// Refuses a host without the linker for the guest's glibc; returns where it is.
+pub fn require_tools(context: &Context) -> Result<PathBuf> {
     let tools = context.store.root().join("tools/zig");
     let zigbuild = tools.join("bin/cargo-zigbuild");
-    if !zigbuild.is_file() {
-        let message = format!("not on this host: `cargo-zigbuild` (looked for `{}`)", zigbuild.display());
-        return Err(Fault::environment(message)
-            .hint("`cargo ci setup` installs it; or give the binary with --appliance FILE")
-            .into());
+    if zigbuild.is_file() {
+        return Ok(tools);
     }
+    let message = format!("not on this host: `cargo-zigbuild` (looked for `{}`)", zigbuild.display());
+    Err(Fault::environment(message)
+        .hint("`cargo ci setup` installs it; or give the binary with --appliance FILE")
+        .into())
+}
+
+fn zigbuild(context: &Context, target: &Path) -> Result<()> {
+    let tools = require_tools(context)?;
     // cargo-zigbuild takes `zig` from the search path.
     let mut path = std::ffi::OsString::from(tools.join("ziglang"));
     path.push(":");
     path.push(crate::exec::search_path());
-    Run::new(&context.log, zigbuild)
+    Run::new(&context.log, tools.join("bin/cargo-zigbuild"))
         .env("PATH", path)
         .env("CARGO_TARGET_DIR", target)
         .args([

@@ -90,15 +90,9 @@ pub fn lay(inputs: &Inputs<'_>, context: &Context) -> Result<(ImageTree, bool)> 
         Recipe::canonical(&(&image.guest, &image.boot, &image.overlays, &image.title))?,
         inputs.epoch.to_string(),
     ];
+    require(inputs.recipe, context)?;
     for name in &image.overlays {
         let folder = context.project.overlay(name);
-        if !folder.join("overlay.toml").is_file() {
-            let message = format!(
-                "key `overlays`: `{name}` is no overlay: `{}` does not exist",
-                folder.join("overlay.toml").display()
-            );
-            return Err(Fault::user(message).into());
-        }
         parts.push(crate::digest::folder(&folder)?);
     }
     let key = Key::of("overlay", STAGE_VERSION, &parts.iter().map(String::as_str).collect::<Vec<_>>());
@@ -112,6 +106,19 @@ pub fn lay(inputs: &Inputs<'_>, context: &Context) -> Result<(ImageTree, bool)> 
         compose(layer, inputs, &folder.join("image.tar"), context)
     })?;
     Ok((ImageTree { tar: folder.join("image.tar"), key, ids, epoch: inputs.epoch }, cached))
+}
+
+/// Refuses a recipe that names an overlay which is not there.
+pub fn require(recipe: &Recipe, context: &Context) -> Result<()> {
+    for name in &recipe.image.overlays {
+        let file = context.project.overlay(name).join("overlay.toml");
+        if !file.is_file() {
+            let message =
+                format!("key `overlays`: `{name}` is no overlay: `{}` does not exist", file.display());
+            return Err(Fault::user(message).into());
+        }
+    }
+    Ok(())
 }
 
 /// The files that the builder itself makes.

@@ -62,7 +62,7 @@ impl View {
     pub fn open(path: &Path, context: &Context) -> Result<Self> {
         let kind = kind(path)?;
         if kind == Kind::Raw {
-            return Self::of_raw(kind, path.to_owned(), None);
+            return Self::of_raw(kind, path, path.to_owned(), None);
         }
         let scratch = context.store.scratch()?;
         refuse_references(path, kind, context)?;
@@ -86,20 +86,25 @@ impl View {
             .arg(&disk)
             .arg(&raw)
             .run()?;
-        Self::of_raw(kind, raw, Some(scratch))
+        Self::of_raw(kind, path, raw, Some(scratch))
     }
 
-    fn of_raw(kind: Kind, raw: PathBuf, scratch: Option<Scratch>) -> Result<Self> {
-        let named = |error: anyhow::Error| anyhow!(Fault::user(format!("`{}`: {error:#}", raw.display())));
+    /// `given` is the file that the user named.
+    fn of_raw(kind: Kind, given: &Path, raw: PathBuf, scratch: Option<Scratch>) -> Result<Self> {
+        let hint = "give the system disk; a data disk is blank until its first boot, and afterwards holds one file system";
+        let named = |error: anyhow::Error| {
+            anyhow!(Fault::user(format!("`{}`: {error:#}", given.display())).hint(hint))
+        };
         let partitions = gpt::read(&mut fs::File::open(&raw)?).map_err(named)?;
         let root = partitions
             .iter()
             .find(|partition| partition.kind == ROOT_X86_64)
             .map(|partition| partition.extent.offset());
-        let offset = root.ok_or_else(|| Fault::user(format!("`{}` has no root partition", raw.display())))?;
+        let offset =
+            root.ok_or_else(|| Fault::user(format!("`{}` has no root partition", given.display())))?;
         let reader = Slice { file: fs::File::open(&raw)?, offset };
         let root = Ext4::load(Box::new(reader))
-            .map_err(|error| Fault::user(format!("`{}`: its root file system: {error}", raw.display())))?;
+            .map_err(|error| Fault::user(format!("`{}`: its root file system: {error}", given.display())))?;
         Ok(View { kind, raw, partitions, root, _scratch: scratch })
     }
 
@@ -205,6 +210,9 @@ impl Ext4Read for Slice {
 pub fn kind(path: &Path) -> Result<Kind> {
     let mut head = Vec::new();
     let file = fs::File::open(path).map_err(|error| Fault::user(error.to_string()))?;
+    if !file.metadata()?.is_file() {
+        return Err(Fault::user(format!("`{}` is no file", path.display())).into());
+    }
     file.take(1024).read_to_end(&mut head)?;
     let at = |offset: usize, magic: &[u8]| head.get(offset..offset + magic.len()) == Some(magic);
     if at(0, b"QFI\xfb") {

@@ -1,8 +1,9 @@
 //! The program inside the appliance, and the settings schema that it shares with the builder.
 //!
-//! `settings` and `facts` are pure data and always built; everything else is behind the feature `appliance`.
+//! `settings`, `dotenv` and `facts` are pure data and always built; everything else is behind the feature `appliance`.
 //! Data flow: channels -> settings -> steps (observe, apply, observe) -> status and verdict.
 
+pub mod dotenv;
 pub mod facts;
 pub mod settings;
 
@@ -22,8 +23,6 @@ pub mod context;
 pub mod daemon;
 #[cfg(feature = "appliance")]
 pub mod diagnosis;
-#[cfg(feature = "appliance")]
-pub mod dotenv;
 #[cfg(feature = "appliance")]
 pub mod durable;
 #[cfg(feature = "appliance")]

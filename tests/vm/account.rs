@@ -67,7 +67,7 @@ pub fn make_admin(site: &mut Site) -> Result<()> {
     let settings = Request::get("/admin/settings/edit").cookies(&visitor.cookies);
     client.https(&settings)?.expect(302)?;
     let said = site.machine()?.shell(&format!("appliance make-admin {USERNAME}"))?;
-    ensure!(said.contains(&format!("{USERNAME} is now an admin")), "make-admin said: {said}");
+    ensure!(said.contains(&format!("`{USERNAME}` is an administrator now")), "make-admin said: {said}");
     client.https(&settings)?.expect(200)?;
     Ok(())
 }

@@ -23,14 +23,23 @@ pub fn run(global: &Global) -> Result<()> {
             say(&format!("{:<48} {:<24} {place}", finding.name, finding.package))?;
         }
     }
+    let context = super::context_without_project(global)?;
+    let mut wrong = Vec::new();
+    if crate::exec::find("mke2fs").is_some() {
+        wrong.extend(crate::disk::require_tools(&context).err().map(|error| format!("{error:#}")));
+    }
+    wrong.extend(crate::appliance::require_tools(&context).err().map(|error| format!("{error:#}")));
     let mut absent: Vec<&str> =
         survey.iter().filter(|finding| finding.path.is_none()).map(|finding| finding.package).collect();
     absent.sort_unstable();
     absent.dedup();
-    if absent.is_empty() {
-        return Ok(());
+    if absent.is_empty() && wrong.is_empty() {
+        return if global.json { Ok(()) } else { say("all there") };
     }
-    Err(Fault::environment(format!("{} packages are missing", absent.len()))
-        .hint(tools::install_command(&absent))
-        .into())
+    if !absent.is_empty() {
+        wrong.push(format!("packages are missing: {}", absent.join(" ")));
+    }
+    let fault = Fault::environment(wrong.join("; "))
+        .hint("`cargo ci setup` installs everything, in the versions that are needed");
+    Err(if absent.is_empty() { fault } else { fault.hint(tools::install_command(&absent)) }.into())
 }

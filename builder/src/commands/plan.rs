@@ -11,6 +11,7 @@ use crate::resolve;
 pub fn run(options: &Plan, global: &Global) -> Result<()> {
     let context = context(global, Some(&options.image), None)?;
     let recipe = recipe(&options.image, &context)?;
+    crate::overlay::require(&recipe, &context)?;
     let mirrors = resolve::wanted(&recipe, &context)?;
     if global.json {
         let value =
