@@ -74,3 +74,14 @@ fn every_key_of_the_demo_is_documented() {
         }
     }
 }
+
+#[test]
+fn the_configurations_of_the_readme_are_valid() {
+    let readme = fs_err::read_to_string(project().join("README.md")).unwrap();
+    let blocks: Vec<&str> =
+        readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        firstboot::settings::Settings::parse("README.md", block).unwrap();
+    }
+}
