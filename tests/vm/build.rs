@@ -18,12 +18,10 @@ const KERNEL_LIMIT: Duration = Duration::from_secs(3 * 60);
 pub fn image_is_built_and_verified(site: &mut Site) -> Result<()> {
     let folder = images();
     let output = text(&folder);
-    let mut args = vec!["build", "--image", "demo", "--format", "qcow2", "--output", &output];
-    // `cargo ci` has built it a moment ago; the store must then be enough.
-    if std::env::var_os("IMGBUILD_TEST_OFFLINE").is_some() {
-        args.push("--offline");
-    }
-    imgbuild(&args, BUILD_LIMIT)?;
+    imgbuild(
+        &with_offline(&["build", "--image", "demo", "--format", "qcow2", "--output", &output]),
+        BUILD_LIMIT,
+    )?;
     let disks = Disks::find(&folder)?;
     oracle::image_is_sound(&disks.system)?;
     oracle::image_is_sound(&disks.data)?;
@@ -50,8 +48,17 @@ pub fn smoke_by_ovmf(site: &mut Site) -> Result<()> {
     Ok(())
 }
 
+/// `cargo ci` has built the image a moment ago; the store must then be enough.
+pub fn with_offline<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    let offline = std::env::var_os("IMGBUILD_TEST_OFFLINE").is_some();
+    // In front of `--`, behind which the guest's own words stand.
+    let (verb, rest) =
+        args.split_first().map_or((&[][..], args), |(verb, rest)| (std::slice::from_ref(verb), rest));
+    verb.iter().copied().chain(offline.then_some("--offline")).chain(rest.iter().copied()).collect()
+}
+
 /// Runs the program to its end, wants exit code 0, and returns its standard output.
-fn imgbuild(args: &[&str], limit: Duration) -> Result<String> {
+pub fn imgbuild(args: &[&str], limit: Duration) -> Result<String> {
     let output = Command::new(IMGBUILD).args(args).timeout(limit).output()?;
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     ensure!(
@@ -63,6 +70,6 @@ fn imgbuild(args: &[&str], limit: Duration) -> Result<String> {
     Ok(out.into_owned())
 }
 
-fn text(path: &Path) -> String {
+pub fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }

@@ -15,6 +15,7 @@ mod first_boot;
 mod power;
 mod site;
 mod tampered;
+mod verbs;
 mod web;
 
 use std::process::ExitCode;
@@ -25,6 +26,9 @@ use testkit::scenario::{self, Check};
 /// In their order; names say what holds.
 const CHECKS: &[Check<Site>] = &[
     ("image_is_built_and_verified_by_the_command_line", build::image_is_built_and_verified),
+    ("ova_and_raw_are_the_same_disk_as_the_qcow2", verbs::ova_and_raw_are_the_same_disk),
+    ("inspect_knows_the_packages", verbs::inspect_knows_the_packages),
+    ("shell_is_root_in_the_tree", verbs::shell_is_root_in_the_tree),
     ("verify_names_what_is_wrong_with_a_tampered_image", tampered::faults_are_named),
     ("verify_refuses_a_disk_that_refers_to_other_files", tampered::references_are_refused),
     ("boot_shows_the_console_and_ends_with_ctrl_c", build::boot_shows_the_console),
