@@ -23,7 +23,9 @@ impl Foreground {
     /// Starts it; standard output and standard error are collected together.
     pub fn start(program: &Path, args: &[&str]) -> Result<Foreground> {
         use std::os::unix::process::CommandExt as _;
-        let mut command = exec::command(program.as_os_str(), args);
+        // A test runner that was itself started in the background ignores Ctrl-C, and so would all that it starts.
+        let mut command = exec::command("env", &["--default-signal=INT"]);
+        command.arg(program).args(args);
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("starting `{}`", program.display()))?;
         let group =
