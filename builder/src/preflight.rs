@@ -11,8 +11,8 @@ use crate::export::Format;
 use crate::recipe::{Recipe, human};
 use crate::tools;
 
-/// Bytes that a base tree, its unpacked copy, the image tree and the disk take in the store, measured on the demo image and
-/// rounded up.
+/// Bytes for the store, an estimate: the demo's base tree is a tar of 1.5 GB, and is there as that tar, unpacked, as the image
+/// tree and in the disk; cargo's folder and room to spare are the rest.
 const STORE_NEED: u64 = 9 << 30;
 /// Bytes that one exported format takes at most.
 const FORMAT_NEED: u64 = 2 << 30;
