@@ -1,0 +1,36 @@
+//! RPM packages: read, verified against pinned keys, unpacked. No network, no recipe, no program of the host.
+
+pub mod evr;
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use evr::Evr;
+
+/// What a package calls itself: name, epoch, version, release, architecture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nevra {
+    /// Name.
+    pub name: String,
+    /// Which build.
+    pub evr: Evr,
+    /// `x86_64` or `noarch`.
+    pub arch: String,
+}
+
+impl fmt::Display for Nevra {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}-{}.{}", self.name, self.evr, self.arch)
+    }
+}
+
+/// A key that packages may be signed with: the fingerprint is what is trusted, the file only brings the key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TrustedKey {
+    /// Armoured public key; in a recipe relative to its folder.
+    pub file: std::path::PathBuf,
+    /// Fingerprint of the primary key, hexadecimal.
+    pub fingerprint: String,
+}
