@@ -28,6 +28,24 @@ pub struct Context {
     pub appliance: Option<PathBuf>,
 }
 
+#[cfg(test)]
+impl Context {
+    /// A silent one with a store of its own and no project.
+    pub fn for_tests(store: &std::path::Path) -> Self {
+        let store = Store::open(store).expect("the store can be made");
+        let log = Log::create(&store.root().join("logs/test.log")).expect("the log can be made");
+        Context {
+            store,
+            project: Project::none(),
+            reporter: Box::new(crate::report::Silent),
+            log,
+            offline: false,
+            mirrors: Vec::new(),
+            appliance: None,
+        }
+    }
+}
+
 /// One line of the table of stages.
 #[derive(Debug, Clone)]
 pub struct StageTime {

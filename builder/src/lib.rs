@@ -15,6 +15,7 @@ pub mod disk;
 pub mod error;
 pub mod exec;
 pub mod export;
+pub mod fetch;
 pub mod initramfs;
 pub mod overlay;
 pub mod pipeline;
