@@ -5,9 +5,11 @@
 
 pub mod candidate;
 pub mod filelists;
+mod index;
 mod open;
 pub mod primary;
 pub mod repomd;
+pub mod solve;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -6,6 +6,8 @@ use std::io::{Read as _, Write as _};
 use super::repomd::Repomd;
 use super::{Candidate, filelists, open, primary};
 
+mod closures;
+
 const DIGEST: &str = "34aa95a2b0f8a85fb3bee0896576592efec3f54444cf88e89708f3037a000dcf";
 
 /// Two packages of CentOS 7, shortened, and a twin for another machine.
