@@ -84,10 +84,9 @@ pub fn compare_versions(one: &str, two: &str) -> Ordering {
                 continue;
             }
             (Some(b'~'), _) => return Ordering::Less,
-            (_, Some(b'~')) => return Ordering::Greater,
+            (_, Some(b'~')) | (Some(_), None) => return Ordering::Greater,
             (None, None) => return Ordering::Equal,
             (None, Some(_)) => return Ordering::Less,
-            (Some(_), None) => return Ordering::Greater,
             (Some(_), Some(_)) => {}
         }
         let digits = one[0].is_ascii_digit();
