@@ -1,6 +1,18 @@
 //! RPM packages: read, verified against pinned keys, unpacked. No network, no recipe, no program of the host.
 
+mod cpio;
 pub mod evr;
+pub mod files;
+pub mod header;
+mod index;
+mod keys;
+pub mod payload;
+mod place;
+pub mod signature;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
