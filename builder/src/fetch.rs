@@ -112,26 +112,26 @@ impl<'a> Fetcher<'a> {
         if errors.is_empty() { Ok(paths) } else { Err(self.fault(&errors)) }
     }
 
-    /// A small file that nothing pins, such as an index whose own content is checked by the caller; and the URL that gave it.
-    pub fn text(&self, name: &str, urls: &[String], limit: u64) -> Result<(Vec<u8>, String)> {
-        if self.context.offline {
-            return Err(self.fault(&[format!("--offline, and {name} is only known to the network")]));
-        }
+    /// A small file that nothing pins, such as an index whose own content the caller checks, and the URL that gave it; else every
+    /// URL with what was wrong.
+    pub fn text(&self, urls: &[String], limit: u64) -> Result<(Vec<u8>, String), String> {
         let mut tried = Vec::new();
         for url in urls {
-            match self.open(url) {
-                Ok(reader) => {
-                    let mut bytes = Vec::new();
-                    match reader.take(limit + 1).read_to_end(&mut bytes) {
-                        Ok(_) if bytes.len() as u64 <= limit => return Ok((bytes, url.clone())),
-                        Ok(_) => tried.push(format!("{url}: larger than {}", human(limit))),
-                        Err(error) => tried.push(format!("{url}: {error}")),
-                    }
+            let reader = match self.open(url) {
+                Ok(reader) => reader,
+                Err(failure) => {
+                    tried.push(self.learn(url, failure));
+                    continue;
                 }
-                Err(failure) => tried.push(self.learn(url, failure)),
+            };
+            let mut bytes = Vec::new();
+            match reader.take(limit + 1).read_to_end(&mut bytes) {
+                Ok(_) if bytes.len() as u64 <= limit => return Ok((bytes, url.clone())),
+                Ok(_) => tried.push(format!("{url}: larger than {}", human(limit))),
+                Err(error) => tried.push(format!("{url}: {error}")),
             }
         }
-        Err(self.fault(&[format!("{name}: {}", tried.join("; "))]))
+        Err(tried.join("; "))
     }
 
     fn one(&self, wanted: &Wanted) -> Result<PathBuf, String> {

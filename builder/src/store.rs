@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 /// Folders that hold results, which `clean` may remove. A store may share its folder with other things; they are not its own.
 const KINDS: &[&str] =
-    &["rootfs-v1", "appliance-v1", "app-v1", "tree-v1", "disk-v1", "files-v1", "locks", "kvm"];
+    &["rootfs-v1", "appliance-v1", "app-v1", "tree-v1", "disk-v1", "files-v1", "vendor-v1", "locks", "kvm"];
 
 /// SHA-256 of what made an entry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,6 +30,12 @@ impl Key {
             hash.update(part.as_bytes());
         }
         Key(hex(&hash.finalize()))
+    }
+
+    /// A key that another store had: 64 lower-case hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let hexadecimal = |c: u8| c.is_ascii_digit() || (b'a'..=b'f').contains(&c);
+        (text.len() == 64 && text.bytes().all(hexadecimal)).then(|| Key(text.to_owned()))
     }
 
     /// Lower-case hexadecimal digits.

@@ -24,6 +24,8 @@ const LIMIT: u64 = 1 << 20;
 pub(super) struct Signer {
     /// Fingerprint of the pinned primary key, upper-case hexadecimal.
     pub(super) pinned: String,
+    /// Whether its SHA-1 signatures count.
+    pub(super) sha1: bool,
     id: KeyId,
     fingerprint: Fingerprint,
     key: Key,
@@ -85,7 +87,13 @@ pub(super) fn load(trusted: &TrustedKey) -> Result<Vec<Signer>> {
         let what = format!("the key {pinned} in `{file}` has been revoked by its owner");
         return Err(Fault::user(what).hint("remove it from the recipe's keys").into());
     }
-    let signer = |key: Key, id, fingerprint| Signer { pinned: pinned.clone(), id, fingerprint, key };
+    let signer = |key: Key, id, fingerprint| Signer {
+        pinned: pinned.clone(),
+        sha1: trusted.sha1,
+        id,
+        fingerprint,
+        key,
+    };
     let mut signers =
         vec![signer(Key::Primary(primary.clone()), primary.legacy_key_id(), primary.fingerprint())];
     for sub in key.public_subkeys.iter().filter(|sub| may_sign(sub, primary)) {

@@ -45,4 +45,8 @@ pub struct TrustedKey {
     pub file: std::path::PathBuf,
     /// Fingerprint of the primary key, hexadecimal.
     pub fingerprint: String,
+    /// SHA-1 signatures of this key count too. Nobody can find other bytes for a digest that was signed; who makes both files can,
+    /// so this is for publishers that used nothing better, such as nginx.org for CentOS 7.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sha1: bool,
 }

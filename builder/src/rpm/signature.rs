@@ -139,7 +139,8 @@ impl Keyring {
             return Ok(());
         };
         let algorithm = signature.hash_alg().unwrap_or(HashAlgorithm::None);
-        if !is_strong(algorithm) {
+        let is_tolerated = first.sha1 && algorithm == HashAlgorithm::Sha1;
+        if !is_strong(algorithm) && !is_tolerated {
             evidence.weak.push(format!("{algorithm} signature by {}", first.pinned));
             return Ok(());
         }
@@ -163,7 +164,7 @@ impl Keyring {
         if let Some(weak) = evidence.weak.first() {
             return package
                 .refuse(format!("it has only a {weak}, and such signatures can be forged"))
-                .hint("take a build that is signed with SHA-256 or better");
+                .hint("take a build that is signed with SHA-256 or better, or say `sha1 = true` beside the key in the recipe");
         }
         if let Some(stranger) = evidence.strangers.first() {
             return package

@@ -121,7 +121,7 @@ impl Pair {
 pub(super) fn trusted(folder: &Path, key: &SignedPublicKey, fingerprint: &str) -> TrustedKey {
     let file = folder.join(format!("{fingerprint}.asc"));
     fs_err::write(&file, key.to_armored_string(ArmorOptions::default()).unwrap()).unwrap();
-    TrustedKey { file, fingerprint: fingerprint.to_owned() }
+    TrustedKey { file, fingerprint: fingerprint.to_owned(), sha1: false }
 }
 
 fn config(key: &impl SigningKey, kind: SignatureType, hash: HashAlgorithm) -> SignatureConfig {

@@ -155,7 +155,7 @@ fn a_key_is_what_its_fingerprint_says_and_nothing_else() {
     let text =
         [RSA.trusted(path), DSA.trusted(path)].map(|key| fs::read_to_string(key.file).unwrap()).concat();
     fs::write(&both, text).unwrap();
-    Keyring::load(&[TrustedKey { file: both, fingerprint: DSA.fingerprint() }]).unwrap();
+    Keyring::load(&[TrustedKey { file: both, fingerprint: DSA.fingerprint(), sha1: false }]).unwrap();
 
     // A subkey that another key has bound is a stranger's.
     let mut stolen = RSA.public();
@@ -170,7 +170,8 @@ fn a_key_is_what_its_fingerprint_says_and_nothing_else() {
     {
         let file = path.join("bad.asc");
         fs::write(&file, content).unwrap();
-        let text = words(path, Keyring::load(&[TrustedKey { file, fingerprint: print.clone() }]));
+        let text =
+            words(path, Keyring::load(&[TrustedKey { file, fingerprint: print.clone(), sha1: false }]));
         assert!(text.contains(expected), "{text}");
     }
 }
@@ -370,4 +371,15 @@ proptest! {
         fs::write(&key.file, bytes).unwrap();
         let _ = Keyring::load(&[key]);
     }
+}
+
+#[test]
+fn sha1_signatures_count_only_for_a_key_that_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let weak = |header: &[u8], _: &[u8]| vec![(268, RSA.v4(header, HashAlgorithm::Sha1))];
+    let open = || Package::open(&Draft::new(items()).write(folder.path(), &weak)).unwrap();
+    let strict = RSA.trusted(folder.path());
+    let tolerant = TrustedKey { sha1: true, ..strict.clone() };
+    assert!(Keyring::load(&[strict]).unwrap().verify(open()).is_err());
+    assert_eq!(Keyring::load(&[tolerant]).unwrap().verify(open()).unwrap().signed_by(), RSA.fingerprint());
 }
