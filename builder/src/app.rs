@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::context::Context;
 use crate::error::Fault;
 use crate::recipe::Recipe;
+use crate::resolve::Lock;
 use crate::rootfs::BaseTree;
 use crate::sandbox::Sandbox;
 use crate::store::Key;
@@ -37,9 +38,13 @@ impl AppLayer {
 }
 
 /// Builds the layer, or takes it from the store.
-pub fn build(recipe: &Recipe, base: &BaseTree, epoch: u64, context: &Context) -> Result<(AppLayer, bool)> {
+pub fn build(recipe: &Recipe, base: &BaseTree, lock: &Lock, context: &Context) -> Result<(AppLayer, bool)> {
     let app = &recipe.image.app;
-    let source = recipe.folder.join(&app.folder);
+    let Some(folder) = &app.folder else {
+        return Err(Fault::user("key `app.folder` is missing").into());
+    };
+    let epoch = lock.epoch;
+    let source = recipe.folder.join(folder);
     if !source.join("live").is_dir() {
         let message = format!("key `app.folder`: `{}` has no folder `live`", source.display());
         return Err(Fault::user(message).into());

@@ -46,6 +46,10 @@ pub enum Command {
     Build(Build),
     /// Print what a build would do and use
     Plan(Plan),
+    /// Pin every package of an image in its image.lock
+    Lock(Lock),
+    /// Fetch an image's inputs; take them to a machine without network
+    Fetch(Fetch),
     /// Boot an image in QEMU and leave it running
     Boot(Boot),
     /// Boot an image, wait for its verdict, check it from outside
@@ -65,9 +69,9 @@ pub enum Command {
 /// Which image.
 #[derive(Debug, Args)]
 pub struct Image {
-    /// Image: a name below `images`, or a path to a folder
-    #[arg(long, default_value = "demo")]
-    pub image: String,
+    /// Image: a name below `images`, or a path to a folder [default: the tag's]
+    #[arg(long)]
+    pub image: Option<String>,
     /// Mastodon tag [default: the image's]
     #[arg(long)]
     pub tag: Option<String>,
@@ -77,6 +81,9 @@ pub struct Image {
     /// Take packages from here, such as debian=URL
     #[arg(long = "mirror", value_name = "NAME=URL")]
     pub mirror: Vec<String>,
+    /// Also accept RPM packages signed by this public key, such as centos=FILE
+    #[arg(long = "key", value_name = "NAME=FILE")]
+    pub key: Vec<String>,
     /// Use only what the store has
     #[arg(long)]
     pub offline: bool,
@@ -105,6 +112,31 @@ pub struct Plan {
     /// Which image
     #[command(flatten)]
     pub image: Image,
+}
+
+/// `imgbuild lock`.
+#[derive(Debug, Args)]
+pub struct Lock {
+    /// Which image
+    #[command(flatten)]
+    pub image: Image,
+}
+
+/// `imgbuild fetch`.
+#[derive(Debug, Args)]
+pub struct Fetch {
+    /// Which image
+    #[command(flatten)]
+    pub image: Image,
+    /// Write everything that the build needs into a folder
+    #[arg(long, value_name = "FOLDER", conflicts_with = "import")]
+    pub export: Option<PathBuf>,
+    /// Take everything from a folder that `--export` wrote
+    #[arg(long, value_name = "FOLDER")]
+    pub import: Option<PathBuf>,
+    /// A ready-made `appliance` program instead of building it
+    #[arg(long, value_name = "FILE")]
+    pub appliance: Option<PathBuf>,
 }
 
 /// `imgbuild boot` and `imgbuild smoke`.

@@ -8,6 +8,7 @@ use anyhow::Result;
 use crate::exec::Log;
 use crate::project::Project;
 use crate::report::Reporter;
+use crate::rpm::TrustedKey;
 use crate::store::Store;
 
 /// Immutable during a run.
@@ -24,8 +25,17 @@ pub struct Context {
     pub offline: bool,
     /// Mirrors given on the command line instead of the host's own: `debian=URL`.
     pub mirrors: Vec<(String, String)>,
+    /// Keys given on the command line beside those of the recipe, by archive.
+    pub keys: Vec<(String, TrustedKey)>,
     /// A ready-made `appliance` binary instead of building it.
     pub appliance: Option<PathBuf>,
+}
+
+impl Context {
+    /// The mirror that the command line names for an archive.
+    pub fn mirror(&self, archive: &str) -> Option<&str> {
+        self.mirrors.iter().find(|(name, _)| name == archive).map(|(_, url)| url.as_str())
+    }
 }
 
 #[cfg(test)]
@@ -41,6 +51,7 @@ impl Context {
             log,
             offline: false,
             mirrors: Vec::new(),
+            keys: Vec::new(),
             appliance: None,
         }
     }

@@ -18,9 +18,11 @@ use crate::appliance::Appliance;
 use crate::context::Context;
 use crate::disk::Ids;
 use crate::error::Fault;
-use crate::recipe::Recipe;
+use crate::recipe::{Boot, Recipe};
 use crate::report::Unit;
+use crate::resolve::{Lock, Tree};
 use crate::rootfs::BaseTree;
+use crate::rpm::evr::Evr;
 use crate::store::Key;
 use crate::tree::accounts::Accounts;
 use crate::tree::machine_state::{self, Rule};
@@ -30,7 +32,7 @@ use crate::tree::writer::{Meta, TreeWriter};
 use layer::{Content, Layer};
 
 /// Raise when equal inputs give another tree.
-const STAGE_VERSION: u32 = 1;
+const STAGE_VERSION: u32 = 2;
 /// Unit files larger than this are no unit files.
 const UNIT_LIMIT: u64 = 64 << 10;
 const ACCOUNT_FILES: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow"];
@@ -39,15 +41,21 @@ const ACCOUNT_FILES: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/shadow", "/
 #[derive(Debug, Clone)]
 pub struct ImageTree {
     tar: PathBuf,
+    esp: PathBuf,
     key: Key,
     ids: Ids,
     epoch: u64,
 }
 
 impl ImageTree {
-    /// The tar.
+    /// The tar of the root file system.
     pub fn tar(&self) -> &Path {
         &self.tar
+    }
+
+    /// The tar of what packages and the builder put below [`ESP`]: it belongs on the EFI system partition, which is mounted there.
+    pub fn esp(&self) -> &Path {
+        &self.esp
     }
 
     /// Its key.
@@ -66,6 +74,12 @@ impl ImageTree {
     }
 }
 
+/// The packages of an RPM image, for `inspect` and for people.
+pub const PACKAGES: &str = "/usr/lib/appliance/packages";
+
+/// Where the guest mounts the EFI system partition.
+pub const ESP: &str = "/boot/efi";
+
 /// Everything that the stage takes.
 pub struct Inputs<'a> {
     /// The recipe.
@@ -76,8 +90,8 @@ pub struct Inputs<'a> {
     pub app: &'a AppLayer,
     /// The guest's program.
     pub appliance: &'a Appliance,
-    /// The build's time.
-    pub epoch: u64,
+    /// The build's time, and which kernel the image has.
+    pub lock: &'a Lock,
 }
 
 /// Lays everything together, or takes the result from the store.
@@ -88,7 +102,7 @@ pub fn lay(inputs: &Inputs<'_>, context: &Context) -> Result<(ImageTree, bool)> 
         inputs.app.key().as_str().to_owned(),
         inputs.appliance.key().as_str().to_owned(),
         Recipe::canonical(&(&image.guest, &image.boot, &image.overlays, &image.title))?,
-        inputs.epoch.to_string(),
+        inputs.lock.epoch.to_string(),
     ];
     require(inputs.recipe, context)?;
     for name in &image.overlays {
@@ -103,9 +117,10 @@ pub fn lay(inputs: &Inputs<'_>, context: &Context) -> Result<(ImageTree, bool)> 
             layer.load(&context.project.overlay(name))?;
         }
         add_own_files(&mut layer, inputs, &ids)?;
-        compose(layer, inputs, &folder.join("image.tar"), context)
+        compose(layer, inputs, folder, context)
     })?;
-    Ok((ImageTree { tar: folder.join("image.tar"), key, ids, epoch: inputs.epoch }, cached))
+    let (tar, esp) = (folder.join("image.tar"), folder.join("esp.tar"));
+    Ok((ImageTree { tar, esp, key, ids, epoch: inputs.lock.epoch }, cached))
 }
 
 /// Refuses a recipe that names an overlay which is not there.
@@ -128,7 +143,7 @@ fn add_own_files(layer: &mut Layer, inputs: &Inputs<'_>, ids: &Ids) -> Result<()
         schema: 1,
         image: image.name.clone(),
         title: image.title.clone(),
-        epoch: inputs.epoch,
+        epoch: inputs.lock.epoch,
         tag: image.app.tag.clone(),
         postgresql: image.guest.postgresql.clone(),
         redis: image.guest.redis.clone(),
@@ -140,31 +155,64 @@ fn add_own_files(layer: &mut Layer, inputs: &Inputs<'_>, ids: &Ids) -> Result<()
     layer.add("/usr/libexec/appliance", 0o755, Content::Host(inputs.appliance.path().to_owned()))?;
     layer.add("/usr/bin/appliance", 0o777, Content::Link("../libexec/appliance".to_owned()))?;
     layer.add("/etc/fstab", 0o644, Content::Bytes(crate::disk::fstab(ids).into_bytes()))?;
-    layer.add(
-        "/boot/grub/grub.cfg",
-        0o644,
-        Content::Bytes(crate::disk::grub_cfg(&image.boot, &image.title, ids).into_bytes()),
-    )?;
-    layer.replace.extend(["/etc/fstab", "/boot/grub/grub.cfg"].iter().map(|path| (*path).to_owned()));
+    layer.replace.insert("/etc/fstab".to_owned());
+    if !inputs.lock.packages.is_empty() {
+        layer.add(PACKAGES, 0o644, Content::Bytes(packages(inputs.lock).into_bytes()))?;
+    }
+    let boot = boot_with_kernel(&image.boot, inputs.lock)?;
+    for (path, text) in crate::disk::menus(&boot, &image.title, ids) {
+        layer.add(path, 0o644, Content::Bytes(text.into_bytes()))?;
+        layer.replace.insert(path.to_owned());
+    }
     Ok(())
 }
 
-fn compose(layer: Layer, inputs: &Inputs<'_>, output: &Path, context: &Context) -> Result<()> {
-    let file = fs::File::create(output)?;
-    let mut composer =
-        Composer::new(layer, TreeWriter::new(BufWriter::with_capacity(1 << 20, file), inputs.epoch));
+/// One line a package: name, version, architecture, repository. The rpm database of CentOS 7 can be read by its own rpm alone.
+fn packages(lock: &Lock) -> String {
+    let line = |package: &&crate::resolve::LockedPackage| {
+        format!("{} {} {} {}\n", package.name, package.evr, package.arch, package.repository)
+    };
+    lock.tree(Tree::Image).iter().map(line).collect()
+}
+
+/// The recipe's paths, with the version of the kernel that the image has.
+fn boot_with_kernel(boot: &Boot, lock: &Lock) -> Result<Boot> {
+    const PLACE: &str = "{kernel}";
+    let mut boot = boot.clone();
+    if [&boot.kernel, &boot.initrd].iter().any(|path| path.contains(PLACE)) {
+        let kernel = lock.package("kernel").ok_or_else(|| {
+            Fault::user("table `boot` says `{kernel}`, and the image has no package of this name")
+        })?;
+        let evr = Evr::parse(&kernel.evr);
+        let version = format!("{}-{}.{}", evr.version, evr.release, kernel.arch);
+        boot.kernel = boot.kernel.replace(PLACE, &version);
+        boot.initrd = boot.initrd.replace(PLACE, &version);
+    }
+    Ok(boot)
+}
+
+fn compose(layer: Layer, inputs: &Inputs<'_>, folder: &Path, context: &Context) -> Result<()> {
+    let epoch = inputs.lock.epoch;
+    let writer = |name: &str| -> Result<_> {
+        let file = fs::File::create(folder.join(name))?;
+        Ok(TreeWriter::new(BufWriter::with_capacity(1 << 20, file), epoch))
+    };
+    let mut composer = Composer::new(layer, writer("image.tar")?, writer("esp.tar")?);
     let total = fs::metadata(inputs.base.tar())?.len();
     let base = tar::Archive::new(BufReader::with_capacity(1 << 20, fs::File::open(inputs.base.tar())?));
     composer.copy_base(base, |done| context.reporter.progress(done, total, Unit::Bytes))?;
     composer.copy_app(tar::Archive::new(BufReader::new(fs::File::open(inputs.app.tar())?)))?;
-    let writer = composer.finish(inputs.epoch)?;
-    writer.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    for writer in composer.finish(epoch)? {
+        writer.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    }
     Ok(())
 }
 
 struct Composer<W: Write> {
     layer: Layer,
     writer: TreeWriter<W>,
+    /// What lies on the EFI system partition.
+    esp: TreeWriter<W>,
     /// Folders that the tar has.
     folders: BTreeSet<TreePath>,
     accounts: Accounts,
@@ -174,11 +222,12 @@ struct Composer<W: Write> {
 }
 
 impl<W: Write> Composer<W> {
-    fn new(layer: Layer, writer: TreeWriter<W>) -> Self {
+    fn new(layer: Layer, writer: TreeWriter<W>, esp: TreeWriter<W>) -> Self {
         let accounts = Accounts::default();
         Composer {
             layer,
             writer,
+            esp,
             folders: BTreeSet::new(),
             accounts,
             account_meta: BTreeMap::new(),
@@ -239,6 +288,9 @@ impl<W: Write> Composer<W> {
                     .into());
             }
             return Ok(());
+        }
+        if on_esp(path) {
+            return if is_folder { Ok(()) } else { self.esp.copy(entry, path) };
         }
         if is_folder {
             self.folders.insert(path.clone());
@@ -321,7 +373,7 @@ impl<W: Write> Composer<W> {
         Ok(Some(meta))
     }
 
-    fn finish(mut self, epoch: u64) -> Result<W> {
+    fn finish(mut self, epoch: u64) -> Result<[W; 2]> {
         for user in &self.layer.users {
             self.accounts.add(user, epoch / 86_400).map_err(Fault::user)?;
         }
@@ -332,6 +384,10 @@ impl<W: Write> Composer<W> {
             }
         }
         for (path, added) in files {
+            if let (true, Content::Bytes(bytes)) = (on_esp(&path), &added.content) {
+                self.esp.file(&path, Meta::root(0o700), bytes)?;
+                continue;
+            }
             self.make_parents(&path)?;
             let meta = self.stated_meta(&path)?.unwrap_or(Meta::root(added.mode));
             match added.content {
@@ -364,7 +420,7 @@ impl<W: Write> Composer<W> {
             let meta = self.account_meta.get(file).copied().unwrap_or(Meta::root(mode));
             self.writer.file(&path, meta, text.as_bytes())?;
         }
-        self.writer.finish()
+        Ok([self.writer.finish()?, self.esp.finish()?])
     }
 
     fn enable_units(&mut self) -> Result<()> {
@@ -410,6 +466,11 @@ impl<W: Write> Composer<W> {
         }
         Ok(())
     }
+}
+
+/// Below the mount point of the EFI system partition.
+fn on_esp(path: &TreePath) -> bool {
+    path.is_within(ESP) && path.as_str() != ESP
 }
 
 fn meta_of<R: Read>(entry: &tar::Entry<'_, R>) -> Result<Meta> {

@@ -7,13 +7,18 @@ use anyhow::Result;
 use crate::context::{Context, StageTime, Stages};
 use crate::export::{Artifact, Format};
 use crate::overlay::ImageTree;
-use crate::recipe::Recipe;
+use crate::recipe::{Base, Recipe};
+use crate::resolve::Lock;
+use crate::transfer::Inputs;
 use crate::{app, appliance, disk, export, overlay, preflight, resolve, rootfs, verify};
 
 /// Number of stages, for the count on the terminal.
 const STAGES: usize = 9;
 /// Of them, those up to the image tree.
 const TREE_STAGES: usize = 5;
+
+/// Of them, those that use the network.
+const INPUT_STAGES: usize = 3;
 
 /// What a build gives.
 pub struct Built {
@@ -43,11 +48,37 @@ pub fn tree(recipe: &Recipe, context: &Context) -> Result<ImageTree> {
     image_tree(recipe, context, &mut Stages::new(context.reporter.as_ref(), TREE_STAGES))
 }
 
+/// What a build takes from the network, brought into the store.
+pub fn inputs(recipe: &Recipe, context: &Context) -> Result<(Lock, Inputs)> {
+    let mut stages = Stages::new(context.reporter.as_ref(), INPUT_STAGES);
+    let lock = stages.run("resolve", || resolve::resolve(recipe, context))?;
+    let mut inputs = Inputs::default();
+    match recipe.base() {
+        Base::Rpm(base) => {
+            let packages: Vec<_> = lock.packages.iter().collect();
+            stages
+                .run("packages", || Ok((rootfs::rpm::verified(base, recipe, &packages, context)?, false)))?;
+            inputs.files.extend(
+                packages.iter().map(|package| (package.sha256.clone(), package.file_name().to_owned())),
+            );
+        }
+        Base::Debian(_) => {
+            let base = stages.run("rootfs", || rootfs::make(recipe, &lock, context))?;
+            inputs.entries.push(("rootfs-v1", base.key().clone()));
+        }
+    }
+    let appliance = stages.run("firstboot", || appliance::build(context))?;
+    if context.appliance.is_none() {
+        inputs.entries.push(("appliance-v1", appliance.key().clone()));
+    }
+    Ok((lock, inputs))
+}
+
 fn image_tree(recipe: &Recipe, context: &Context, stages: &mut Stages<'_>) -> Result<ImageTree> {
     let lock = stages.run("resolve", || resolve::resolve(recipe, context))?;
     let base = stages.run("rootfs", || rootfs::make(recipe, &lock, context))?;
     let appliance = stages.run("firstboot", || appliance::build(context))?;
-    let app = stages.run("app", || app::build(recipe, &base, lock.epoch, context))?;
-    let inputs = overlay::Inputs { recipe, base: &base, app: &app, appliance: &appliance, epoch: lock.epoch };
+    let app = stages.run("app", || app::build(recipe, &base, &lock, context))?;
+    let inputs = overlay::Inputs { recipe, base: &base, app: &app, appliance: &appliance, lock: &lock };
     stages.run("overlay", || overlay::lay(&inputs, context))
 }

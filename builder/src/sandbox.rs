@@ -11,23 +11,37 @@ use crate::context::Context;
 use crate::exec::Run;
 use crate::store::Scratch;
 
-/// Mounts that programs in the tree expect, then the command as its root.
+/// Mounts that programs in the tree expect, in each of the roots up to `--`; then the command in the first of them.
 const ENTER: &str = r#"
 set -e
-root=$1
-shift
-mount -t proc proc "$root/proc"
-mount -t tmpfs -o mode=0755 tmpfs "$root/dev"
-for node in null zero full random urandom tty; do
-    : > "$root/dev/$node"
-    mount --bind "/dev/$node" "$root/dev/$node"
+first=$1
+while [ "$1" != -- ]; do
+    root=$1
+    shift
+    mount -t proc proc "$root/proc"
+    mount -t tmpfs -o mode=0755 tmpfs "$root/dev"
+    for node in null zero full random urandom tty; do
+        : > "$root/dev/$node"
+        mount --bind "/dev/$node" "$root/dev/$node"
+    done
+    mkdir "$root/dev/shm"
+    mount -t tmpfs tmpfs "$root/dev/shm"
+    ln -s /proc/self/fd "$root/dev/fd"
+    mount -t tmpfs tmpfs "$root/run"
 done
-mkdir "$root/dev/shm"
-mount -t tmpfs tmpfs "$root/dev/shm"
-ln -s /proc/self/fd "$root/dev/fd"
-mount -t tmpfs tmpfs "$root/run"
-exec chroot "$root" "$@"
+shift
+exec chroot "$first" "$@"
 "#;
+
+/// What a program in the tree may know of the host: nothing.
+const ENVIRONMENT: [&str; 6] = [
+    "env",
+    "-i",
+    "LC_ALL=C.UTF-8",
+    "TZ=UTC",
+    "HOME=/root",
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+];
 
 /// Whether commands in the sandbox reach the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,23 +60,39 @@ pub struct Sandbox<'a> {
 }
 
 impl<'a> Sandbox<'a> {
-    /// Unpacks a tree's tar.
-    pub fn unpack(tar: &Path, context: &'a Context) -> Result<Self> {
+    /// An empty tree, for its maker to fill.
+    pub fn empty(context: &'a Context) -> Result<Self> {
         let scratch = context.store.scratch()?;
         let root = scratch.path().join("root");
         let sandbox = Sandbox { context, root, _scratch: scratch };
         sandbox.outside().arg("mkdir").arg(&sandbox.root).run()?;
-        // Device nodes cannot be made in a user namespace; the sandbox brings its own.
-        sandbox.untar(tar, &["--exclude=./dev/*"])?;
         Ok(sandbox)
     }
 
-    fn untar(&self, tar: &Path, more: &[&str]) -> Result<()> {
+    /// Unpacks a tree's tar.
+    pub fn unpack(tar: &Path, context: &'a Context) -> Result<Self> {
+        let sandbox = Self::empty(context)?;
+        // Device nodes cannot be made in a user namespace; the sandbox brings its own.
+        sandbox.untar(&sandbox.root, tar, &["--exclude=./dev/*"])?;
+        Ok(sandbox)
+    }
+
+    /// The folder that the tree lies in.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Unpacks a tar into a folder of the tree, with the tar's owners.
+    pub fn untar_at(&self, folder: &str, tar: &Path) -> Result<()> {
+        self.untar(&self.root.join(folder), tar, &["--keep-directory-symlink"])
+    }
+
+    fn untar(&self, folder: &Path, tar: &Path, more: &[&str]) -> Result<()> {
         let run = self
             .outside()
             .args(["tar", "--numeric-owner", "--xattrs", "--xattrs-include=*", "-xpf"])
             .arg(tar);
-        run.arg("-C").arg(&self.root).args(more).run()
+        run.arg("-C").arg(folder).args(more).run()
     }
 
     /// Copies a folder of the host to a path of the tree, with an owner; readable for all, whatever the host's umask.
@@ -76,7 +106,22 @@ impl<'a> Sandbox<'a> {
 
     /// Runs a command as root of the tree.
     pub fn run(&self, command: &[&str], network: Network) -> Result<()> {
-        self.enter(network).args(command).run()
+        self.enter(&[], network).args(ENVIRONMENT).args(command).run()
+    }
+
+    /// Runs a command as root of the tree, without network, with the mounts in inner roots as well; hears its lines.
+    pub fn run_mounted(
+        &self,
+        inner: &[&str],
+        command: &[&str],
+        on_line: impl FnMut(&str) + 'a,
+    ) -> Result<()> {
+        self.enter(inner, Network::None).args(ENVIRONMENT).args(command).on_line(on_line).run()
+    }
+
+    /// Runs a command as root of a root inside the tree, without network.
+    pub fn run_at(&self, inner: &str, command: &[&str]) -> Result<()> {
+        self.enter_roots(&[self.root.join(inner)], Network::None).args(ENVIRONMENT).args(command).run()
     }
 
     /// Runs a shell command as a user of the tree, in a folder of it, without network.
@@ -96,32 +141,36 @@ impl<'a> Sandbox<'a> {
             "TZ=UTC",
         ];
         let rest = ["HOME=/home/mastodon", "PATH=/usr/local/bin:/usr/bin:/bin", "sh", "-ec", &script];
-        self.enter(Network::None).args(inside).args(rest).run()
+        self.enter(&[], Network::None).args(inside).args(rest).run()
     }
 
     /// A command on the user's terminal as root of the tree; its exit code.
     pub fn interactive(&self, command: &[&str], network: Network) -> Result<i32> {
-        self.enter(network).args(command).interactive()
+        self.enter(&[], network).args(command).interactive()
     }
 
     /// Packs a path of the tree, sorted, with the given time for every file.
     pub fn pack(&self, guest: &str, epoch: u64, tar: &Path) -> Result<()> {
-        let run = self.outside().args([
+        let run = self.tar().arg(format!("--mtime=@{epoch}"));
+        run.arg("-cf").arg(tar).arg("-C").arg(&self.root).arg(format!(".{guest}")).run()
+    }
+
+    /// Packs a root inside the tree, sorted; only times after the given one are changed, because a package database knows the others.
+    pub fn pack_tree(&self, inner: &str, epoch: u64, tar: &Path) -> Result<()> {
+        let run = self.tar().arg(format!("--mtime=@{epoch}")).arg("--clamp-mtime");
+        run.arg("-cf").arg(tar).arg("-C").arg(self.root.join(inner)).arg(".").run()
+    }
+
+    fn tar(&self) -> Run<'a> {
+        self.outside().args([
             "tar",
             "--numeric-owner",
             "--sort=name",
             "--format=pax",
+            "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
             "--xattrs",
             "--xattrs-include=*",
-        ]);
-        let run = run.arg("--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime");
-        run.arg(format!("--mtime=@{epoch}"))
-            .arg("-cf")
-            .arg(tar)
-            .arg("-C")
-            .arg(&self.root)
-            .arg(format!(".{guest}"))
-            .run()
+        ])
     }
 
     /// A command with root's rights over the tree's owners, outside the tree.
@@ -129,7 +178,14 @@ impl<'a> Sandbox<'a> {
         Run::new(&self.context.log, "unshare").args(identity()).arg("--")
     }
 
-    fn enter(&self, network: Network) -> Run<'a> {
+    fn enter(&self, inner: &[&str], network: Network) -> Run<'a> {
+        let roots: Vec<PathBuf> = std::iter::once(self.root.clone())
+            .chain(inner.iter().map(|inner| self.root.join(inner)))
+            .collect();
+        self.enter_roots(&roots, network)
+    }
+
+    fn enter_roots(&self, roots: &[PathBuf], network: Network) -> Run<'a> {
         let mut run = Run::new(&self.context.log, "unshare").args(identity());
         run = run.args([
             "--mount",
@@ -143,7 +199,7 @@ impl<'a> Sandbox<'a> {
         if network == Network::None {
             run = run.arg("--net");
         }
-        run.args(["--", "sh", "-ec", ENTER, "sandbox"]).arg(&self.root)
+        run.args(["--", "sh", "-ec", ENTER, "sandbox"]).args(roots).arg("--")
     }
 }
 

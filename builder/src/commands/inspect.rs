@@ -92,7 +92,10 @@ fn inspect(view: &View) -> Result<Inspection> {
             .map(|partition| (partition.name.clone(), partition.extent.bytes()))
             .collect(),
         kernel: kernel.filter(|name| !name.starts_with('.')).collect::<Vec<_>>().join(" "),
-        packages: dpkg(&view.text("/var/lib/dpkg/status")?.unwrap_or_default()),
+        packages: match view.text(crate::overlay::PACKAGES)? {
+            Some(list) => listed(&list),
+            None => dpkg(&view.text("/var/lib/dpkg/status")?.unwrap_or_default()),
+        },
         enabled,
         sizes,
     })
@@ -104,6 +107,15 @@ fn two_levels(path: &str) -> String {
     parts.pop();
     parts.truncate(3);
     if parts.len() < 2 { "/".to_owned() } else { parts.join("/") }
+}
+
+/// Names and versions of an RPM image's packages.
+fn listed(text: &str) -> BTreeMap<String, String> {
+    let line = |line: &str| {
+        let mut words = line.split(' ').map(str::to_owned);
+        words.next().zip(words.next())
+    };
+    text.lines().filter_map(line).collect()
 }
 
 /// Names and versions of installed packages.

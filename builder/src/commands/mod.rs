@@ -4,7 +4,9 @@ mod boot;
 mod build;
 mod clean;
 mod doctor;
+mod fetch;
 mod inspect;
+mod lock;
 mod plan;
 mod shell;
 mod smoke;
@@ -22,6 +24,7 @@ use crate::error::Fault;
 use crate::exec::Log;
 use crate::project::Project;
 use crate::recipe::Recipe;
+use crate::rpm::TrustedKey;
 use crate::store::Store;
 
 /// Logs of this many runs are kept.
@@ -33,6 +36,8 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Build(options) => build::run(&options, global),
         Command::Plan(options) => plan::run(&options, global),
+        Command::Lock(options) => lock::run(&options, global),
+        Command::Fetch(options) => fetch::run(&options, global),
         Command::Boot(options) => boot::run(&options, global),
         Command::Smoke(options) => smoke::run(&options, global),
         Command::Shell(options) => shell::run(&options, global),
@@ -77,18 +82,30 @@ fn context_in(
             .hint("name another folder with IMGBUILD_STORE")
     })?;
     let log = new_log(&store)?;
+    let mirrors = mirrors(image.map_or(&[], |image| &image.mirror))?;
+    let keys = keys(image.map_or(&[], |image| &image.key))?;
+    let reporter = crate::report::choose(global.quiet, global.no_progress);
+    Ok(Context {
+        store,
+        project,
+        reporter,
+        log,
+        offline: image.is_some_and(|image| image.offline),
+        mirrors,
+        keys,
+        appliance,
+    })
+}
+
+/// `--mirror NAME=URL`; whether the image has such an archive is known once its recipe is read.
+fn mirrors(given: &[String]) -> Result<Vec<(String, String)>> {
     let mut mirrors = Vec::new();
-    for mirror in image.map_or(&[][..], |image| &image.mirror) {
+    for mirror in given {
         let pair = mirror.split_once('=').filter(|(name, url)| !name.is_empty() && url.contains("://"));
         let (name, url) = pair.ok_or_else(|| {
             Fault::user(format!("--mirror `{mirror}` is not NAME=URL"))
                 .hint("write --mirror debian=http://mirror.example/debian")
         })?;
-        if !["debian", "debian-security"].contains(&name) {
-            return Err(Fault::user(format!("--mirror `{name}`: no such archive"))
-                .hint("known: debian, debian-security")
-                .into());
-        }
         if url
             .split_once("://")
             .is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')))
@@ -101,16 +118,39 @@ fn context_in(
         }
         mirrors.push((name.to_owned(), url.to_owned()));
     }
-    let reporter = crate::report::choose(global.quiet, global.no_progress);
-    Ok(Context {
-        store,
-        project,
-        reporter,
-        log,
-        offline: image.is_some_and(|image| image.offline),
-        mirrors,
-        appliance,
-    })
+    Ok(mirrors)
+}
+
+/// `--key NAME=FILE`: the user vouches for the file, so its own fingerprint is the one to trust.
+fn keys(given: &[String]) -> Result<Vec<(String, TrustedKey)>> {
+    let mut keys = Vec::new();
+    for key in given {
+        let (name, file) = key
+            .split_once('=')
+            .filter(|(name, file)| !name.is_empty() && !file.is_empty())
+            .ok_or_else(|| {
+                Fault::user(format!("--key `{key}` is not NAME=FILE"))
+                    .hint("write --key centos=my-mirror.asc")
+            })?;
+        let file = PathBuf::from(file);
+        let fingerprint = crate::rpm::signature::fingerprint(&file)?;
+        keys.push((name.to_owned(), TrustedKey { file: fs::canonicalize(file)?, fingerprint, sha1: false }));
+    }
+    Ok(keys)
+}
+
+/// Refuses a `--mirror` or `--key` for an archive that the image does not use.
+fn require_archives(recipe: &Recipe, context: &Context) -> Result<()> {
+    let known = recipe.archives();
+    let given = context.mirrors.iter().map(|(name, _)| ("mirror", name));
+    let keys = context.keys.iter().map(|(name, _)| ("key", name));
+    for (option, name) in given.chain(keys) {
+        if !known.contains(&name.as_str()) {
+            let message = format!("--{option} `{name}`: image `{}` has no such archive", recipe.image.name);
+            return Err(Fault::user(message).hint(format!("known: {}", known.join(", "))).into());
+        }
+    }
+    Ok(())
 }
 
 fn new_log(store: &Store) -> Result<Log> {
@@ -131,9 +171,11 @@ fn new_log(store: &Store) -> Result<Log> {
 
 /// The recipe that the options name.
 pub(crate) fn recipe(image: &Image, context: &Context) -> Result<Recipe> {
-    let recipe = Recipe::load(&context.project.image(&image.image)?, &image.set)?;
+    let name = image.image.as_deref().unwrap_or("demo");
+    let recipe = Recipe::load(&context.project.image(name)?, &image.set)?;
     if let Some(tag) = &image.tag {
         recipe.require_tag(tag)?;
     }
+    require_archives(&recipe, context)?;
     Ok(recipe)
 }

@@ -9,14 +9,23 @@ use fs_err as fs;
 use super::grub::{self, Platform};
 use super::layout::Layout;
 use crate::context::Context;
+use crate::error::Fault;
 use crate::exec::Run;
-use crate::overlay::ImageTree;
+use crate::overlay::{ESP, ImageTree};
+use crate::recipe::Menu;
 
 /// Block size for finding holes.
 const BLOCK: usize = 4096;
 
 /// Makes the file system aside and copies its non-zero blocks into the disk.
-pub fn write(raw: &Path, layout: &Layout, tree: &ImageTree, scratch: &Path, context: &Context) -> Result<()> {
+pub fn write(
+    raw: &Path,
+    layout: &Layout,
+    tree: &ImageTree,
+    menu: Menu,
+    scratch: &Path,
+    context: &Context,
+) -> Result<()> {
     let fat = scratch.join("esp.img");
     fs::File::create(&fat)?.set_len(layout.esp.bytes())?;
     let epoch = tree.epoch().to_string();
@@ -26,13 +35,28 @@ pub fn write(raw: &Path, layout: &Layout, tree: &ImageTree, scratch: &Path, cont
         .args(["-F", "32", "-s", "1", "--invariant", "-n", "ESP", "-i", &serial, "-h", &hidden])
         .arg(&fat)
         .run()?;
-    let loader = grub::core_image(Platform::Uefi, &tree.ids().root, scratch, context)?;
-    // mtools takes the times of folders from the epoch and those of files from the files themselves (-m).
-    let times = fs::File::options().write(true).open(&loader)?;
-    times
-        .into_parts()
-        .0
-        .set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(tree.epoch()))?;
+    let files = scratch.join("esp");
+    fs::create_dir(&files)?;
+    // Loaders that packages brought: CentOS' shim and GRUB.
+    let mut archive = tar::Archive::new(fs::File::open(tree.esp())?);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let path = entry.path()?.strip_prefix(ESP.trim_start_matches('/'))?.to_owned();
+        let target = files.join(path);
+        fs::create_dir_all(target.parent().unwrap_or(&files))?;
+        std::io::copy(&mut entry, &mut fs::File::create(&target)?)?;
+    }
+    let fallback = files.join("EFI/BOOT/BOOTX64.EFI");
+    if !fallback.is_file() {
+        if menu == Menu::Grubby {
+            let message = "key `boot.menu`: `grubby` needs CentOS' boot loaders, and no package brought EFI/BOOT/BOOTX64.EFI";
+            return Err(Fault::user(message).hint("add shim-x64 and grub2-efi-x64 to the packages").into());
+        }
+        fs::create_dir_all(files.join("EFI/BOOT"))?;
+        let loader = grub::core_image(Platform::Uefi, &tree.ids().root, menu, scratch, context)?;
+        fs::rename(loader, &fallback)?;
+    }
+    set_times(&files, tree.epoch())?;
     let mtools = |program: &str| {
         Run::new(&context.log, program)
             .env("SOURCE_DATE_EPOCH", &epoch)
@@ -40,9 +64,24 @@ pub fn write(raw: &Path, layout: &Layout, tree: &ImageTree, scratch: &Path, cont
             .arg("-i")
             .arg(&fat)
     };
-    mtools("mmd").args(["::/EFI", "::/EFI/BOOT"]).run()?;
-    mtools("mcopy").arg("-m").arg(&loader).arg("::/EFI/BOOT/BOOTX64.EFI").run()?;
+    mtools("mcopy").arg("-s").arg("-m").arg(files.join("EFI")).arg("::/").run()?;
     copy_blocks(&fat, raw, layout.esp.offset())
+}
+
+/// mtools takes the times of files from the files (-m), folders from the epoch.
+fn set_times(folder: &Path, epoch: u64) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            set_times(&path, epoch)?;
+        } else {
+            let file = fs::File::options().write(true).open(&path)?;
+            file.into_parts()
+                .0
+                .set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(epoch))?;
+        }
+    }
+    Ok(())
 }
 
 fn copy_blocks(source: &Path, target: &Path, offset: u64) -> Result<()> {

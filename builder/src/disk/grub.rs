@@ -12,9 +12,10 @@ use fs_err as fs;
 use super::Ids;
 use super::gpt::Guid;
 use super::layout::{Layout, SECTOR};
+use super::menu;
 use crate::context::Context;
 use crate::exec::Run;
-use crate::recipe::Boot;
+use crate::recipe::Menu;
 
 /// Bytes of the MBR that are code.
 const BOOT_CODE: usize = 440;
@@ -60,15 +61,24 @@ pub enum Platform {
     Uefi,
 }
 
-/// Makes a core image that finds the root file system by its UUID and reads `/boot/grub/grub.cfg` there.
-pub fn core_image(platform: Platform, root: &Guid, folder: &Path, context: &Context) -> Result<PathBuf> {
+/// Makes a core image that finds the root file system by its UUID and reads the menu there.
+pub fn core_image(
+    platform: Platform,
+    root: &Guid,
+    menu: Menu,
+    folder: &Path,
+    context: &Context,
+) -> Result<PathBuf> {
     let early = folder.join("early.cfg");
     fs::write(
         &early,
-        format!("search.fs_uuid {root} root\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n"),
+        format!(
+            "search.fs_uuid {root} root\nset prefix=($root)/boot/grub\nconfigfile ($root){}\n",
+            menu::path(menu)
+        ),
     )?;
     let (format, name, own): (_, _, &[&str]) = match platform {
-        Platform::Bios => ("i386-pc", "core.img", &["biosdisk"]),
+        Platform::Bios => ("i386-pc", "core.img", &["biosdisk", "linux16"]),
         Platform::Uefi => ("x86_64-efi", "BOOTX64.EFI", &["efi_gop", "efi_uga", "all_video"]),
     };
     let output = folder.join(name);
@@ -82,8 +92,15 @@ pub fn core_image(platform: Platform, root: &Guid, folder: &Path, context: &Cont
 }
 
 /// Puts the core image and the MBR's code on the disk.
-pub fn install_bios(raw: &Path, layout: &Layout, ids: &Ids, scratch: &Path, context: &Context) -> Result<()> {
-    let core = fs::read(core_image(Platform::Bios, &ids.root, scratch, context)?)?;
+pub fn install_bios(
+    raw: &Path,
+    layout: &Layout,
+    ids: &Ids,
+    menu: Menu,
+    scratch: &Path,
+    context: &Context,
+) -> Result<()> {
+    let core = fs::read(core_image(Platform::Bios, &ids.root, menu, scratch, context)?)?;
     let boot = fs::read("/usr/lib/grub/i386-pc/boot.img")?;
     let start = layout.bios_boot.start;
     let (mbr, core) = patch(&boot, core, start)?;
@@ -116,26 +133,6 @@ fn patch(boot: &[u8], mut core: Vec<u8>, start: u64) -> Result<(Vec<u8>, Vec<u8>
     core[BLOCK_LIST + 8..BLOCK_LIST + 10].copy_from_slice(&rest.to_le_bytes());
     core[BLOCK_LIST + 10..BLOCK_LIST + 12].copy_from_slice(&CORE_SEGMENT.to_le_bytes());
     Ok((mbr, core))
-}
-
-/// `grub.cfg`: serial console where there is a port, the current kernel, the previous one as a second entry.
-pub fn config(boot: &Boot, title: &str, root: &Guid) -> String {
-    let title = title.replace(['\'', '\\'], "");
-    let entry = |name: &str, suffix: &str| {
-        format!(
-            "menuentry '{name}' {{\n    linux {}{suffix} root=UUID={root} {}\n    initrd {}{suffix}\n}}\n",
-            boot.kernel, boot.options, boot.initrd
-        )
-    };
-    format!(
-        "# Made by imgbuild. The kernel's paths are links that package updates move, so this file never changes.\n\
-         set timeout=2\nset default=0\n\
-         if serial --unit=0 --speed=115200; then\n    terminal_input console serial\n    terminal_output console serial\nfi\n\
-         {}if [ -e {}.old ]; then\n{}fi\n",
-        entry(&title, ""),
-        boot.kernel,
-        entry(&format!("{title} (previous kernel)"), ".old")
-    )
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod layout;
 mod esp;
 mod ext4;
 mod grub;
+pub mod menu;
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,7 @@ use gpt::Guid;
 use layout::Layout;
 
 /// Raise when equal inputs give another disk.
-const STAGE_VERSION: u32 = 1;
+const STAGE_VERSION: u32 = 2;
 
 /// The raw system disk; never changed once made.
 #[derive(Debug, Clone)]
@@ -85,9 +86,9 @@ pub fn fstab(ids: &Ids) -> String {
     )
 }
 
-/// `/boot/grub/grub.cfg` of the image: the distribution's links to the kernel, so that kernel updates need no GRUB in the guest.
-pub fn grub_cfg(boot: &Boot, title: &str, ids: &Ids) -> String {
-    grub::config(boot, title, &ids.root)
+/// GRUB's menus: paths in the image, and texts.
+pub fn menus(boot: &Boot, title: &str, ids: &Ids) -> Vec<(&'static str, String)> {
+    menu::all(boot, title, &ids.root)
 }
 
 /// Writes the disk, or takes it from the store.
@@ -102,9 +103,9 @@ pub fn write(recipe: &Recipe, tree: &ImageTree, context: &Context) -> Result<(Di
         let scratch = context.store.scratch()?;
         context.reporter.doing("partition table and boot code");
         gpt::write(&raw, &layout, tree.ids())?;
-        grub::install_bios(&raw, &layout, tree.ids(), scratch.path(), context)?;
+        grub::install_bios(&raw, &layout, tree.ids(), recipe.image.boot.menu, scratch.path(), context)?;
         context.reporter.doing("EFI system partition");
-        esp::write(&raw, &layout, tree, scratch.path(), context)?;
+        esp::write(&raw, &layout, tree, recipe.image.boot.menu, scratch.path(), context)?;
         context.reporter.doing("root file system");
         ext4::write(&raw, &layout, tree, context)
     })?;

@@ -1,5 +1,6 @@
 //! `images/<name>/image.toml` -> `Recipe`: parsed, unknown keys refused, valid by construction, no network.
 
+mod base;
 mod set;
 mod size;
 
@@ -11,6 +12,7 @@ use firstboot::facts::{ApplicationFacts, NginxFacts, PostgresqlFacts, RedisFacts
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
+pub use base::{Archive, Base, Debian, Repository, Rpm};
 pub use size::{ByteSize, human};
 
 use crate::error::Fault;
@@ -38,8 +40,12 @@ pub struct Image {
     pub name: String,
     /// What a person should read.
     pub title: String,
-    /// Who makes the base tree.
-    pub debian: Debian,
+    /// The base tree is Debian's, made by mmdebstrap. Either this or `rpm`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub debian: Option<Debian>,
+    /// The base tree is made of RPM packages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rpm: Option<Rpm>,
     /// The application.
     pub app: App,
     /// Overlays by name, laid in this order.
@@ -56,31 +62,15 @@ pub struct Image {
     pub formats: Vec<Format>,
 }
 
-/// A base tree made by mmdebstrap.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Debian {
-    /// Release name, such as `bookworm`.
-    pub suite: String,
-    /// Archive components.
-    pub components: Vec<String>,
-    /// Packages to install, without recommended ones.
-    pub packages: Vec<String>,
-    /// Path patterns that dpkg leaves out.
-    #[serde(default)]
-    pub exclude: Vec<String>,
-    /// Folder whose files are put into the root before the packages are configured.
-    pub before: Option<String>,
-}
-
 /// The application layer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct App {
     /// The Mastodon tag whose interface it has.
     pub tag: String,
-    /// Folder with `live/` and `rbenv/`.
-    pub folder: String,
+    /// Folder with `live/` and `rbenv/`: a stand-in. Without it the application is Mastodon at the tag.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
     /// Commands run in the root, as the user `mastodon` in `/home/mastodon/live`, without network.
     #[serde(default)]
     pub build: Vec<String>,
@@ -114,12 +104,26 @@ pub struct Disk {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Boot {
-    /// Kernel in the root file system.
+    /// Who keeps the menu of kernels.
+    #[serde(default)]
+    pub menu: Menu,
+    /// Kernel in the root file system; `{kernel}` stands for the version of the package `kernel`.
     pub kernel: String,
     /// Its initramfs.
     pub initrd: String,
     /// Kernel parameters behind `root=`.
     pub options: String,
+}
+
+/// Who keeps GRUB's menu when the guest's kernel is updated.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Menu {
+    /// Nobody: its paths are links that the distribution's kernel packages move (Debian).
+    #[default]
+    Links,
+    /// grubby edits one menu for each firmware (CentOS 7).
+    Grubby,
 }
 
 /// The tables of `ImageFacts` that the recipe states.
@@ -149,6 +153,23 @@ impl Recipe {
         Ok(recipe)
     }
 
+    /// Who makes the base tree.
+    pub fn base(&self) -> Base<'_> {
+        match (&self.image.debian, &self.image.rpm) {
+            (Some(debian), _) => Base::Debian(debian),
+            (None, Some(rpm)) => Base::Rpm(rpm),
+            (None, None) => unreachable!("`check` has seen that one of them is there"),
+        }
+    }
+
+    /// Names that `--mirror NAME=URL` may have for this image.
+    pub fn archives(&self) -> Vec<&str> {
+        match self.base() {
+            Base::Debian(_) => vec!["debian", "debian-security"],
+            Base::Rpm(rpm) => rpm.archives.keys().map(String::as_str).collect(),
+        }
+    }
+
     /// Refuses another Mastodon tag than the recipe's.
     pub fn require_tag(&self, tag: &str) -> Result<()> {
         if self.image.app.tag == tag {
@@ -169,18 +190,13 @@ impl Recipe {
         if image.schema != SCHEMA {
             return Err(format!("key `schema`: got {}, this imgbuild reads {SCHEMA}", image.schema));
         }
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        if image.name.is_empty() || !image.name.chars().all(plain) {
+        if !base::is_plain(&image.name) {
             return Err(format!("key `name`: `{}` may have only a-z, 0-9 and `-`", image.name));
         }
-        let word = |c: char| c.is_ascii_alphanumeric() || "+-.:".contains(c);
-        for package in &image.debian.packages {
-            if package.is_empty() || !package.chars().all(word) {
-                return Err(format!("key `debian.packages`: `{package}` is not a package name"));
-            }
-        }
-        if !image.debian.suite.chars().all(plain) || image.debian.suite.is_empty() {
-            return Err(format!("key `debian.suite`: `{}` is not a suite's name", image.debian.suite));
+        match (&image.debian, &image.rpm) {
+            (Some(debian), None) => debian.check()?,
+            (None, Some(rpm)) => rpm.check()?,
+            _ => return Err("it needs one of the tables `debian` and `rpm`".to_owned()),
         }
         let tag = &image.app.tag;
         if tag.is_empty()
@@ -189,20 +205,11 @@ impl Recipe {
         {
             return Err(format!("key `app.tag`: `{tag}` is not a tag's name"));
         }
-        for (key, names) in [("overlays", &image.overlays), ("debian.components", &image.debian.components)] {
-            if let Some(name) = names.iter().find(|name| name.is_empty() || !name.chars().all(plain)) {
-                return Err(format!("key `{key}`: `{name}` may have only a-z, 0-9 and `-`"));
-            }
+        if let Some(name) = image.overlays.iter().find(|name| !base::is_plain(name)) {
+            return Err(format!("key `overlays`: `{name}` may have only a-z, 0-9 and `-`"));
         }
-        for (key, folder) in
-            [("app.folder", Some(&image.app.folder)), ("debian.before", image.debian.before.as_ref())]
-        {
-            let inside = |folder: &String| {
-                Path::new(folder).components().all(|part| matches!(part, std::path::Component::Normal(_)))
-            };
-            if let Some(folder) = folder.filter(|folder| !inside(folder)) {
-                return Err(format!("key `{key}`: `{folder}` must be a folder below the recipe's own"));
-            }
+        if let Some(folder) = &image.app.folder {
+            base::folder_below("app.folder", folder)?;
         }
         if image.overlays.iter().collect::<BTreeSet<_>>().len() != image.overlays.len() {
             return Err("key `overlays`: an overlay is listed twice".to_owned());

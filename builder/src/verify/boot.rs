@@ -6,7 +6,9 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 
 use crate::context::Context;
 use crate::disk::gpt::{BIOS_BOOT, EFI_SYSTEM};
+use crate::disk::menu;
 use crate::exec::Run;
+use crate::recipe::Menu;
 use crate::view::View;
 
 /// Drivers without which the root is not found on VMware (pvscsi, LSI Logic, SATA, NVMe), KVM or in a BIOS-era machine.
@@ -107,18 +109,34 @@ fn build_host_devices(file: &str, text: &str) -> Vec<String> {
 /// Kernel and initrd of the first entry; both paths as GRUB would open them.
 fn first_entry(text: &str) -> Option<(String, String, String)> {
     let mut lines = text.lines().map(str::trim);
-    let linux = lines.by_ref().find_map(|line| line.strip_prefix("linux "))?;
-    let initrd = lines.find_map(|line| line.strip_prefix("initrd "))?;
+    let mut argument = |command: &str| {
+        lines.by_ref().find_map(|line| {
+            let (word, rest) = line.split_once(' ')?;
+            ["", "16", "efi"].contains(&word.strip_prefix(command)?).then_some(rest)
+        })
+    };
+    let linux = argument("linux")?;
+    let initrd = argument("initrd")?;
     let (kernel, options) = linux.trim().split_once(' ')?;
     Some((kernel.to_owned(), options.to_owned(), initrd.trim().to_owned()))
 }
 
+/// The menu on the root file system: its path and its text.
+fn menu(view: &View) -> Result<Option<(&'static str, String)>> {
+    for path in [menu::path(Menu::Grubby), menu::path(Menu::Links)] {
+        if let Some(text) = view.text(path)? {
+            return Ok(Some((path, text)));
+        }
+    }
+    Ok(None)
+}
+
 /// Files exist, root is right.
 pub fn grub_cfg(view: &View, _: &Context) -> Result<Vec<String>> {
-    let Some(text) = view.text("/boot/grub/grub.cfg")? else {
-        return Ok(vec!["there is no /boot/grub/grub.cfg".to_owned()]);
+    let Some((path, text)) = menu(view)? else {
+        return Ok(vec![format!("there is no {}", menu::path(Menu::Links))]);
     };
-    let mut wrong = build_host_devices("/boot/grub/grub.cfg", &text);
+    let mut wrong = build_host_devices(path, &text);
     let Some((kernel, options, initrd)) = first_entry(&text) else {
         wrong.push("it has no entry with a kernel and an initrd".to_owned());
         return Ok(wrong);
@@ -145,7 +163,7 @@ fn module(path: &str) -> Option<String> {
 /// Folder of the first entry's modules, and the modules built into that kernel.
 /// Nothing when the first entry starts no kernel: that is `grub-cfg`'s finding.
 fn kernel_modules(view: &View) -> Result<Option<(String, Vec<String>)>> {
-    let text = view.text("/boot/grub/grub.cfg")?.unwrap_or_default();
+    let text = menu(view)?.unwrap_or_default().1;
     let Some((kernel, ..)) =
         first_entry(&text).filter(|(kernel, ..)| view.root.exists(kernel.as_str()).unwrap_or(false))
     else {
@@ -164,7 +182,7 @@ fn kernel_modules(view: &View) -> Result<Option<(String, Vec<String>)>> {
 
 /// Every disk driver is in the initramfs or in the kernel.
 pub fn initrd_drivers(view: &View, _: &Context) -> Result<Vec<String>> {
-    let text = view.text("/boot/grub/grub.cfg")?.unwrap_or_default();
+    let text = menu(view)?.unwrap_or_default().1;
     let Some((_, _, initrd)) = first_entry(&text) else { return Ok(Vec::new()) };
     if !view.root.exists(initrd.as_str()).unwrap_or(false) {
         return Ok(Vec::new());

@@ -1,10 +1,10 @@
-//! `Recipe`, `Lock` -> `BaseTree`: the distribution's files as one tar, made by its own package manager.
+//! Debian's base tree, made by mmdebstrap.
 //!
 //! mmdebstrap verifies the archive's signature and every package. As root it works in a chroot, as an ordinary user in a user
 //! namespace. The result depends on the lock and the recipe alone.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use fs_err as fs;
@@ -12,63 +12,62 @@ use fs_err as fs;
 use crate::context::Context;
 use crate::error::Fault;
 use crate::exec::Run;
-use crate::recipe::Recipe;
+use crate::recipe::{Debian, Recipe};
 use crate::report::Unit;
 use crate::resolve::Lock;
+use crate::sandbox::{Network, Sandbox};
 use crate::store::Key;
-use crate::tree::path::TreePath;
-use crate::tree::writer::{Meta, TreeWriter};
 
 /// Raise when equal inputs give another tree.
 const STAGE_VERSION: u32 = 2;
 
-/// A tar of the distribution's files.
-#[derive(Debug, Clone)]
-pub struct BaseTree {
-    tar: PathBuf,
-    key: Key,
-}
-
-impl BaseTree {
-    /// The tar.
-    pub fn tar(&self) -> &Path {
-        &self.tar
-    }
-
-    /// Its key.
-    pub fn key(&self) -> &Key {
-        &self.key
-    }
-}
-
-/// Makes the tree, or takes it from the store.
-pub fn make(recipe: &Recipe, lock: &Lock, context: &Context) -> Result<(BaseTree, bool)> {
-    let debian = &recipe.image.debian;
+/// The tree's key.
+pub fn key(debian: &Debian, recipe: &Recipe, lock: &Lock) -> Result<Key> {
     let before = debian.before.as_ref().map(|folder| recipe.folder.join(folder));
-    let before_digest = before.as_deref().map_or(Ok(String::new()), crate::digest::folder)?;
-    let options = Recipe::canonical(debian)?;
-    let key = Key::of("rootfs", STAGE_VERSION, &[lock.key().as_str(), &options, &before_digest]);
-    let (folder, cached) = context.store.get_or_make("rootfs-v1", &key, |folder| {
-        if context.offline {
-            let message = "--offline, and the store does not have the base tree of this recipe and lock";
-            return Err(Fault::environment(message).hint("build it once with a network").into());
-        }
-        let scratch = context.store.scratch()?;
-        require_open_path(scratch.path())?;
-        mmdebstrap(recipe, lock, before.as_deref(), &folder.join("base.tar"), scratch.path(), context)
-    })?;
-    Ok((BaseTree { tar: folder.join("base.tar"), key }, cached))
+    let before = before.as_deref().map_or(Ok(String::new()), crate::digest::folder)?;
+    Ok(Key::of("rootfs", STAGE_VERSION, &[lock.key().as_str(), &Recipe::canonical(debian)?, &before]))
+}
+
+/// Makes the tree's tar.
+pub fn make(debian: &Debian, recipe: &Recipe, lock: &Lock, tar: &Path, context: &Context) -> Result<()> {
+    if context.offline {
+        let message = "--offline, and the store does not have the base tree of this recipe and lock";
+        return Err(Fault::environment(message)
+            .hint("build it once with a network, or bring it with `imgbuild fetch --import DIR`")
+            .into());
+    }
+    let before = debian.before.as_ref().map(|folder| recipe.folder.join(folder));
+    let scratch = context.store.scratch()?;
+    require_open_path(scratch.path())?;
+    mmdebstrap(debian, lock, before.as_deref(), tar, scratch.path(), context)
+}
+
+/// Installs the packages that only a build needs, from the mirrors that the tree itself names.
+pub fn add_compilers(debian: &Debian, sandbox: &Sandbox<'_>, context: &Context) -> Result<()> {
+    if debian.build_packages.is_empty() {
+        return Ok(());
+    }
+    if context.offline {
+        let message = "--offline, and the store does not have the application, which is built with packages of a mirror";
+        return Err(Fault::environment(message)
+            .hint("build it once with a network, or give it with --app FILE")
+            .into());
+    }
+    context.reporter.doing("installing the compilers");
+    sandbox.run(&["apt-get", "-q", "update"], Network::Host)?;
+    let mut command = vec!["apt-get", "-q", "-y", "--no-install-recommends", "install"];
+    command.extend(debian.build_packages.iter().map(String::as_str));
+    sandbox.run(&command, Network::Host)
 }
 
 fn mmdebstrap(
-    recipe: &Recipe,
+    debian: &Debian,
     lock: &Lock,
     before: Option<&Path>,
     tar: &Path,
     temp: &Path,
     context: &Context,
 ) -> Result<()> {
-    let debian = &recipe.image.debian;
     let mut progress = Progress::default();
     let mut run = Run::new(&context.log, "mmdebstrap")
         .env("SOURCE_DATE_EPOCH", lock.epoch.to_string())
@@ -81,11 +80,8 @@ fn mmdebstrap(
         run = run.arg(format!("--dpkgopt=path-exclude={pattern}"));
     }
     if let Some(before) = before {
-        // Owners and modes of a checkout must not reach the guest: the tar says root, 0644 or 0755, and names no folder.
         let files = temp.join("before.tar");
-        let mut writer = TreeWriter::new(fs::File::create(&files)?, lock.epoch);
-        add_files(before, &TreePath::root(), &mut writer)?;
-        writer.finish()?.sync_all()?;
+        super::files_before(before, lock.epoch, &files)?;
         run = run.arg(format!("--essential-hook=tar-in {} /", shell_quote(&files)));
     }
     run = run.arg(&debian.suite).arg(tar);
@@ -93,26 +89,6 @@ fn mmdebstrap(
         run = run.arg(format!("deb {} {} {}", suite.uri, suite.suite, debian.components.join(" ")));
     }
     run.on_line(|line| progress.line(line, context)).run()
-}
-
-/// Adds the files below a folder of the recipe, folders only as parts of their names.
-fn add_files(folder: &Path, guest: &TreePath, writer: &mut TreeWriter<fs::File>) -> Result<()> {
-    let mut entries = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
-    entries.sort_by_key(fs::DirEntry::file_name);
-    for entry in entries {
-        let path = guest.join(&entry.file_name().to_string_lossy()).map_err(Fault::user)?;
-        if entry.file_type()?.is_dir() {
-            add_files(&entry.path(), &path, writer)?;
-        } else {
-            let executable = entry.metadata()?.permissions().mode() & 0o100 != 0;
-            writer.file(
-                &path,
-                Meta::root(if executable { 0o755 } else { 0o644 }),
-                &fs::read(entry.path())?,
-            )?;
-        }
-    }
-    Ok(())
 }
 
 /// An ordinary user's mmdebstrap works as his subordinate users, who must be able to walk to its folder.

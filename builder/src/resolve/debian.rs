@@ -1,0 +1,58 @@
+//! A Debian mirror's `InRelease` files -> the suites of a `Lock`.
+
+use std::path::Path;
+
+use anyhow::Result;
+
+use super::release::Release;
+use super::{Lock, LockedSuite, apt};
+use crate::context::Context;
+use crate::error::Fault;
+use crate::fetch::Fetcher;
+use crate::recipe::Debian;
+
+/// Largest `InRelease` that is believed, in bytes.
+const RELEASE_LIMIT: u64 = 4 << 20;
+
+/// What the mirrors offer now.
+pub fn resolve(debian: &Debian, recipe: String, context: &Context) -> Result<Lock> {
+    let fetcher = Fetcher::new(context);
+    let mut suites = Vec::new();
+    let mut epoch = 0;
+    for (uri, suite) in wanted(debian, context)? {
+        context.reporter.doing(&format!("asking {uri} for {suite}"));
+        let url = format!("{}/dists/{suite}/InRelease", uri.trim_end_matches('/'));
+        let (bytes, _) = fetcher.text(&[url], RELEASE_LIMIT).map_err(|why| {
+            Fault::environment(format!("the mirror cannot be used: {why}"))
+                .hint("check the network, name another with --mirror debian=URL, or use what the store has with --offline")
+        })?;
+        let release = Release::parse(&String::from_utf8_lossy(&bytes)).map_err(|message| {
+            Fault::environment(format!(
+                "`{uri}` answered with something that is no InRelease of `{suite}`: {message}"
+            ))
+            .hint("is it a Debian mirror? another one: --mirror debian=URL")
+        })?;
+        epoch = epoch.max(release.date);
+        suites.push(LockedSuite { uri, indexes: release.indexes(&debian.components), suite });
+    }
+    Ok(Lock { schema: super::SCHEMA, recipe, epoch, suites, packages: Vec::new() })
+}
+
+/// The mirrors and suites that a recipe takes packages from.
+pub fn wanted(debian: &Debian, context: &Context) -> Result<Vec<(String, String)>> {
+    let suite = &debian.suite;
+    let given = |name: &str| context.mirrors.iter().find(|(key, _)| key == name).map(|(_, url)| url.clone());
+    let host = apt::host_mirrors(Path::new("/etc/apt"));
+    let main = given("debian").or(host.main).ok_or_else(|| {
+        Fault::environment("no Debian mirror: the host's apt sources name none")
+            .hint("say which with --mirror debian=URL (and --mirror debian-security=URL)")
+    })?;
+    let mut all = vec![(main.clone(), suite.clone()), (main, format!("{suite}-updates"))];
+    // A mirror given on the command line is taken alone: the host's security mirror may be just what cannot be reached.
+    let security =
+        given("debian-security").or_else(|| given("debian").is_none().then_some(host.security).flatten());
+    if let Some(security) = security {
+        all.push((security, format!("{suite}-security")));
+    }
+    Ok(all)
+}

@@ -1,0 +1,250 @@
+//! `Recipe` -> `Lock`: every input by digest. One of the rooms that use the network.
+//!
+//! `image.lock` beside the recipe decides when it is there (`imgbuild lock` writes it). Otherwise the mirrors are asked what they
+//! offer now; the answer is kept in the store, so that `--offline` builds from the last one, and is renewed only when something
+//! in it changed: equal offers give an equal epoch.
+
+mod apt;
+pub mod debian;
+mod release;
+pub mod rpm;
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::context::Context;
+use crate::error::Fault;
+use crate::recipe::{Base, Recipe};
+use crate::store::{Key, hex};
+
+/// The only version of the lock's format so far.
+const SCHEMA: u32 = 1;
+
+/// What a build is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Lock {
+    /// Version of this format; 1.
+    pub schema: u32,
+    /// SHA-256 of the part of the recipe that it answers.
+    pub recipe: String,
+    /// Seconds since 1970 that stand for the time of the build: the newest index's or package's date.
+    pub epoch: u64,
+    /// The suites that Debian packages come from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub suites: Vec<LockedSuite>,
+    /// The RPM packages, sorted by name.
+    #[serde(default, rename = "package", skip_serializing_if = "Vec::is_empty")]
+    pub packages: Vec<LockedPackage>,
+}
+
+/// One suite of one Debian mirror.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedSuite {
+    /// Mirror.
+    pub uri: String,
+    /// Suite, such as `bookworm-security`.
+    pub suite: String,
+    /// SHA-256 over the package indexes' digests.
+    pub indexes: String,
+}
+
+/// One RPM package.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedPackage {
+    /// Name.
+    pub name: String,
+    /// `[epoch:]version-release`.
+    pub evr: String,
+    /// `x86_64` or `noarch`.
+    pub arch: String,
+    /// The recipe's name of its repository.
+    pub repository: String,
+    /// Its file below the repository.
+    pub location: String,
+    /// Size of the file, in bytes.
+    pub size: u64,
+    /// Size of what it installs, in bytes.
+    pub installed_size: u64,
+    /// SHA-256 of the file.
+    pub sha256: String,
+    /// The trees that it is part of.
+    pub trees: Vec<Tree>,
+}
+
+/// The trees that an RPM image is built with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tree {
+    /// The throw-away root whose yum installs the others.
+    Bootstrap,
+    /// The image.
+    Image,
+    /// The image's tree with compilers, which builds the application.
+    Build,
+}
+
+impl LockedPackage {
+    /// The last part of its location.
+    pub fn file_name(&self) -> &str {
+        self.location.rsplit('/').next().unwrap_or(&self.location)
+    }
+}
+
+impl Lock {
+    /// The part of a stage's key that the lock gives; no mirror's name is part of it.
+    pub fn key(&self) -> Key {
+        let epoch = self.epoch.to_string();
+        let mut all = vec![epoch.as_str()];
+        all.extend(self.suites.iter().flat_map(|suite| [suite.suite.as_str(), suite.indexes.as_str()]));
+        all.extend(self.packages.iter().map(|package| package.sha256.as_str()));
+        Key::of("lock", 2, &all)
+    }
+
+    /// The packages of one tree.
+    pub fn tree(&self, tree: Tree) -> Vec<&LockedPackage> {
+        self.packages.iter().filter(|package| package.trees.contains(&tree)).collect()
+    }
+
+    /// A package of the image, by name.
+    pub fn package(&self, name: &str) -> Option<&LockedPackage> {
+        self.packages.iter().find(|package| package.name == name && package.trees.contains(&Tree::Image))
+    }
+}
+
+/// The lock in force; asks mirrors only where nothing else answers.
+pub fn resolve(recipe: &Recipe, context: &Context) -> Result<(Lock, bool)> {
+    let digest = recipe_digest(recipe)?;
+    if let Some(lock) = committed(recipe)? {
+        if lock.recipe == digest {
+            return Ok((lock, true));
+        }
+        context.reporter.note(&format!(
+            "`{}` is for another list of packages, so the mirrors are asked; `imgbuild lock` renews it",
+            committed_path(recipe).display()
+        ));
+    }
+    let kept = kept_path(context, recipe);
+    let last: Option<Lock> = load(&kept, |text| Ok(serde_json::from_str(text)?))?;
+    if context.offline {
+        let missing = || {
+            Fault::environment(format!(
+                "--offline, and the store has no lock for image `{}`",
+                recipe.image.name
+            ))
+            .hint("build it once with a network, or bring its inputs with `imgbuild fetch --import DIR`")
+        };
+        return Ok((last.filter(|lock| lock.recipe == digest).ok_or_else(missing)?, true));
+    }
+    let lock = ask(recipe, context)?;
+    if let Some(last) = last.filter(|last| last.key_without_epoch() == lock.key_without_epoch()) {
+        return Ok((Lock { epoch: last.epoch, ..lock }, false));
+    }
+    crate::atomic::write(&kept, serde_json::to_string_pretty(&lock)?.as_bytes())?;
+    Ok((lock, false))
+}
+
+/// What the mirrors offer now.
+pub fn ask(recipe: &Recipe, context: &Context) -> Result<Lock> {
+    let recipe_digest = recipe_digest(recipe)?;
+    match recipe.base() {
+        Base::Debian(debian) => debian::resolve(debian, recipe_digest, context),
+        Base::Rpm(base) => rpm::resolve(base, &recipe_digest, context),
+    }
+}
+
+/// Writes `image.lock` beside the recipe.
+pub fn commit(recipe: &Recipe, lock: &Lock) -> Result<PathBuf> {
+    let path = committed_path(recipe);
+    let text = format!(
+        "# Written by `imgbuild lock --image {}`: every package that the image is made of.\n{}",
+        recipe.image.name,
+        toml::to_string(lock)?
+    );
+    crate::atomic::write(&path, text.as_bytes())?;
+    Ok(path)
+}
+
+/// Where the store keeps the last lock of an image.
+pub fn kept_path(context: &Context, recipe: &Recipe) -> PathBuf {
+    context.store.root().join("locks").join(format!("{}.json", recipe.image.name))
+}
+
+impl Lock {
+    /// Refuses what an edited file could do: another format, names that leave their place, digests that are none.
+    fn check(&self) -> Result<()> {
+        if self.schema != SCHEMA {
+            return Err(Fault::user(format!(
+                "key `schema`: got {}, this imgbuild reads {SCHEMA}",
+                self.schema
+            ))
+            .into());
+        }
+        for package in &self.packages {
+            let normal =
+                Path::new(&package.location).components().all(|part| matches!(part, Component::Normal(_)));
+            let digest = package.sha256.len() == 64 && package.sha256.bytes().all(|c| c.is_ascii_hexdigit());
+            if !normal || package.file_name().is_empty() || !digest {
+                return Err(Fault::user(format!(
+                    "package `{}`: its location or SHA-256 is none",
+                    package.name
+                ))
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    fn key_without_epoch(&self) -> Key {
+        Lock { epoch: 0, ..self.clone() }.key()
+    }
+}
+
+fn committed_path(recipe: &Recipe) -> PathBuf {
+    recipe.folder.join("image.lock")
+}
+
+fn committed(recipe: &Recipe) -> Result<Option<Lock>> {
+    load(&committed_path(recipe), |text| {
+        let lock: Lock = toml::from_str(text)?;
+        lock.check()?;
+        Ok(lock)
+    })
+}
+
+fn recipe_digest(recipe: &Recipe) -> Result<String> {
+    let text = match recipe.base() {
+        Base::Debian(debian) => Recipe::canonical(&(&debian.suite, &debian.components))?,
+        // Mirrors may move; what is asked of them stays the same.
+        Base::Rpm(base) => Recipe::canonical(&(
+            &base.bootstrap,
+            &base.packages,
+            &base.build_packages,
+            base.repositories
+                .iter()
+                .map(|repository| (&repository.name, &repository.only))
+                .collect::<Vec<_>>(),
+        ))?,
+    };
+    Ok(hex(&Sha256::digest(text)))
+}
+
+fn load(path: &Path, parse: impl FnOnce(&str) -> Result<Lock>) -> Result<Option<Lock>> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let unreadable = || Fault::user(format!("`{}` is no lock of this imgbuild", path.display()));
+    match parse(&text).with_context(unreadable) {
+        // The store's own is only a memory: one of an older version is forgotten.
+        Err(_) if path.extension().is_some_and(|extension| extension == "json") => Ok(None),
+        result => result.map(Some),
+    }
+}

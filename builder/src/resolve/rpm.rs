@@ -1,0 +1,212 @@
+//! The metadata of RPM repositories -> the packages of a `Lock`.
+//!
+//! `repomd.xml` is believed as far as the connection is (HTTPS); what it names is checked by digest, and every package again by its
+//! signature. A repository that does not answer stops the resolution, unless a mirror was named on the command line: then that
+//! mirror is taken to hold what is needed, and what it lacks is named.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::Result;
+use fs_err as fs;
+
+use super::{Lock, LockedPackage, Tree};
+use crate::context::Context;
+use crate::error::Fault;
+use crate::fetch::{self, Fetcher, Wanted};
+use crate::recipe::{Repository, Rpm};
+use crate::repo::repomd::{Part, Repomd};
+use crate::repo::solve::{self, Universe};
+use crate::repo::{Candidate, filelists, primary};
+
+/// Largest `repomd.xml` that is believed, in bytes.
+const REPOMD_LIMIT: u64 = 1 << 20;
+
+/// One repository that answered.
+struct Answer<'a> {
+    repository: &'a Repository,
+    root: String,
+    repomd: Repomd,
+}
+
+/// Where a repository may lie. A mirror given on the command line holds the archive's folders as the publisher does, or is one flat
+/// repository for all of them.
+pub fn roots(base: &Rpm, repository: &Repository, context: &Context) -> Vec<String> {
+    let path = &repository.path;
+    let below = |url: &str| format!("{}/{path}", url.trim_end_matches('/'));
+    if let Some(url) = context.mirror(&repository.archive) {
+        return vec![below(url), url.trim_end_matches('/').to_owned()];
+    }
+    base.archives
+        .get(&repository.archive)
+        .map_or(Vec::new(), |archive| archive.mirrors.iter().map(|url| below(url)).collect())
+}
+
+/// What the mirrors offer now.
+pub fn resolve(base: &Rpm, recipe: &str, context: &Context) -> Result<Lock> {
+    let fetcher = Fetcher::new(context);
+    let (answers, silent) = ask(base, &fetcher, context)?;
+    let mut repositories = Vec::new();
+    for answer in &answers {
+        repositories.push(solve::Repository {
+            name: answer.repository.name.clone(),
+            candidates: candidates(answer, &fetcher, context)?,
+            only: answer.repository.only.clone(),
+        });
+    }
+    let universe = Universe::new(repositories);
+    let solver = Solver { base, answers: &answers, silent: &silent, fetcher: &fetcher, universe: &universe };
+    let mut trees: BTreeMap<String, (&Candidate, BTreeSet<Tree>)> = BTreeMap::new();
+    let bootstrap: Vec<solve::Wanted> = base
+        .bootstrap
+        .iter()
+        .map(|name| solve::Wanted { name: name.clone(), repositories: Vec::new() })
+        .collect();
+    let image = solver.wanted(&base.packages);
+    let build = [image.clone(), solver.wanted(&base.build_packages)].concat();
+    context.reporter.doing("resolving dependencies");
+    for (tree, wanted) in [(Tree::Bootstrap, bootstrap), (Tree::Image, image), (Tree::Build, build)] {
+        for candidate in solver.solve(&wanted)? {
+            trees.entry(candidate.sha256.clone()).or_insert((candidate, BTreeSet::new())).1.insert(tree);
+        }
+    }
+    let newest = trees
+        .values()
+        .filter(|(_, trees)| trees.contains(&Tree::Image))
+        .map(|(candidate, _)| candidate.build_time);
+    let epoch = newest.max().unwrap_or_default();
+    let mut packages: Vec<LockedPackage> =
+        trees.into_values().map(|(candidate, trees)| locked(candidate, trees)).collect();
+    packages.sort_by(|a, b| (&a.name, &a.evr).cmp(&(&b.name, &b.evr)));
+    Ok(Lock { schema: super::SCHEMA, recipe: recipe.to_owned(), epoch, suites: Vec::new(), packages })
+}
+
+fn locked(candidate: &Candidate, trees: BTreeSet<Tree>) -> LockedPackage {
+    LockedPackage {
+        name: candidate.nevra.name.clone(),
+        evr: candidate.nevra.evr.to_string(),
+        arch: candidate.nevra.arch.clone(),
+        repository: candidate.repository.clone(),
+        location: candidate.location.clone(),
+        size: candidate.size,
+        installed_size: candidate.installed_size,
+        sha256: candidate.sha256.clone(),
+        trees: trees.into_iter().collect(),
+    }
+}
+
+/// The repositories that answer, and the words about those that do not.
+fn ask<'a>(
+    base: &'a Rpm,
+    fetcher: &Fetcher<'_>,
+    context: &Context,
+) -> Result<(Vec<Answer<'a>>, Vec<String>)> {
+    let own_mirror = base.archives.keys().any(|archive| context.mirror(archive).is_some());
+    let (mut answers, mut silent): (Vec<Answer<'_>>, Vec<String>) = (Vec::new(), Vec::new());
+    for repository in &base.repositories {
+        context.reporter.doing(&format!("asking for repository {}", repository.name));
+        let urls: Vec<String> = roots(base, repository, context)
+            .iter()
+            .map(|root| format!("{root}/repodata/repomd.xml"))
+            .collect();
+        let (bytes, url) = match fetcher.text(&urls, REPOMD_LIMIT) {
+            Ok(found) => found,
+            Err(why) => {
+                let text = format!("repository `{}` cannot be had: {why}", repository.name);
+                if !own_mirror {
+                    return Err(fetch::ways_on(Fault::environment(text)).into());
+                }
+                context.reporter.note(&text);
+                silent.push(text);
+                continue;
+            }
+        };
+        let root = url.trim_end_matches("/repodata/repomd.xml").to_owned();
+        // A flat mirror answers for every repository of its archive; once is enough.
+        if answers.iter().any(|answer| answer.root == root && repository.only.is_none()) {
+            continue;
+        }
+        let repomd = Repomd::parse(&bytes).map_err(|why| index_fault(&url, &why))?;
+        answers.push(Answer { repository, root, repomd });
+    }
+    Ok((answers, silent))
+}
+
+fn index_fault(what: &str, why: &str) -> Fault {
+    Fault::environment(format!("`{what}` is no index of an RPM repository: {why}"))
+        .hint("use another mirror: --mirror NAME=URL")
+}
+
+/// A part of the metadata, as the index promised it.
+fn part(answer: &Answer<'_>, part: &Part, fetcher: &Fetcher<'_>) -> Result<Box<dyn std::io::Read>> {
+    let wanted = Wanted {
+        name: part.location.clone(),
+        origin: format!("named by repodata/repomd.xml of repository `{}`", answer.repository.name),
+        urls: vec![format!("{}/{}", answer.root, part.location)],
+        size: part.size,
+        sha256: part.sha256.clone(),
+    };
+    let file = fs::File::open(fetcher.file(&wanted)?)?;
+    crate::repo::open(file, &part.location).map_err(|why| index_fault(&part.location, &why).into())
+}
+
+fn candidates(answer: &Answer<'_>, fetcher: &Fetcher<'_>, context: &Context) -> Result<Vec<Candidate>> {
+    let name = &answer.repository.name;
+    context.reporter.doing(&format!("reading repository {name}"));
+    let reader = part(answer, &answer.repomd.primary, fetcher)?;
+    primary::read(reader, name).map_err(|why| {
+        index_fault(&format!("{}/{}", answer.root, answer.repomd.primary.location), &why).into()
+    })
+}
+
+struct Solver<'a, 'u> {
+    base: &'a Rpm,
+    answers: &'a [Answer<'a>],
+    silent: &'a [String],
+    fetcher: &'a Fetcher<'a>,
+    universe: &'u Universe,
+}
+
+impl<'u> Solver<'_, 'u> {
+    /// The names of a list, each to be taken from its own archive, where that answers.
+    fn wanted(&self, lists: &BTreeMap<String, Vec<String>>) -> Vec<solve::Wanted> {
+        let mut wanted = Vec::new();
+        for (archive, names) in lists {
+            let repositories: Vec<String> = self
+                .answers
+                .iter()
+                .filter(|answer| answer.repository.archive == *archive)
+                .map(|answer| answer.repository.name.clone())
+                .collect();
+            wanted.extend(
+                names
+                    .iter()
+                    .map(|name| solve::Wanted { name: name.clone(), repositories: repositories.clone() }),
+            );
+        }
+        wanted
+    }
+
+    fn solve(&self, wanted: &[solve::Wanted]) -> Result<Vec<&'u Candidate>> {
+        let mut owners = |files: &BTreeSet<String>| {
+            let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for answer in self.answers {
+                let Some(list) = &answer.repomd.filelists else { continue };
+                let reader = part(answer, list, self.fetcher)?;
+                let found =
+                    filelists::owners(reader, files).map_err(|why| index_fault(&list.location, &why))?;
+                for (file, packages) in found {
+                    all.entry(file).or_default().extend(packages);
+                }
+            }
+            anyhow::Ok(all)
+        };
+        solve::solve(self.universe, wanted, &mut owners).map_err(|error| {
+            let mut fault = Fault::environment(format!("the packages cannot be resolved: {error:#}"));
+            for text in self.silent {
+                fault = fault.hint(text.clone());
+            }
+            let archives: Vec<&str> = self.base.archives.keys().map(String::as_str).collect();
+            fault.hint(format!("a mirror that has them: --mirror NAME=URL ({})", archives.join(", "))).into()
+        })
+    }
+}
