@@ -5,6 +5,7 @@
 mod bad_input;
 mod environment;
 mod help;
+mod overlays;
 
 use std::path::Path;
 

@@ -11,6 +11,7 @@
 //! | [`oracle`] | `sgdisk`, `e2fsck`, `qemu-img` … as judges |
 //! | [`sandbox`] | a throw-away home for command line tests, and the filters their snapshots need |
 //! | [`scenario`] | ordered checks on one machine, reported as tests |
+//! | [`systemd219`] | what systemd of CentOS 7 does not know in a unit |
 //!
 //! Everything that outlives a function call (namespaces, processes, folders) is owned by a value that undoes it when dropped.
 
@@ -25,6 +26,7 @@ pub mod namespace;
 pub mod oracle;
 pub mod sandbox;
 pub mod scenario;
+pub mod systemd219;
 pub mod wait;
 
 /// Debian packages that the tests need beyond those of `imgbuild` itself.

@@ -181,6 +181,7 @@ mod tests {
         let (_guard, context) = scratch_context();
         let text = drop_in(&context);
         assert!(text.contains("\nWants=postgresql@15-main.service redis-server.service\n"), "{text}");
+        assert_eq!(testkit::systemd219::faults(&text), [""; 0]);
         assert_eq!(NAMES[0], "mastodon-sidekiq.service");
     }
 }

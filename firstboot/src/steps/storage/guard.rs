@@ -64,5 +64,6 @@ mod tests {
         open(&context).unwrap();
         assert!(is_open(&context));
         assert!(DROP_IN.contains(&format!("\nConditionPathExists={READY}\n")));
+        assert_eq!(testkit::systemd219::faults(DROP_IN), [""; 0]);
     }
 }
