@@ -40,6 +40,21 @@ pub(crate) fn text<A: AsRef<OsStr>>(program: &str, args: &[A]) -> Result<String>
     Ok(output.text)
 }
 
+/// Runs a program, wants exit code 0, and keeps its standard output, of any bytes, in a file.
+pub(crate) fn to_file<A: AsRef<OsStr>>(program: &str, args: &[A], file: &Path) -> Result<()> {
+    let output = command(program, args)
+        .stdout(fs_err::File::create(file)?.into_parts().0)
+        .stderr(Stdio::piped())
+        .spawn()
+        .and_then(Child::wait_with_output)
+        .with_context(|| format!("starting `{program}` (`cargo ci setup` installs what is missing)"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("running `{program}` into `{}`: {}: {}", file.display(), output.status, said.trim());
+    }
+    Ok(())
+}
+
 /// A server in the foreground: killed and reaped when dropped.
 #[derive(Debug)]
 pub(crate) struct Service {

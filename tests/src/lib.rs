@@ -10,6 +10,7 @@
 //! | [`mailbox`] | the mail that reached the relay |
 //! | [`oracle`] | `sgdisk`, `e2fsck`, `qemu-img` … as judges |
 //! | [`sandbox`] | a throw-away home for command line tests, and the filters their snapshots need |
+//! | [`standin`] | a repository of RPM packages in place of CentOS 7's |
 //! | [`scenario`] | ordered checks on one machine, reported as tests |
 //! | [`systemd219`] | what systemd of CentOS 7 does not know in a unit |
 //!
@@ -26,21 +27,25 @@ pub mod namespace;
 pub mod oracle;
 pub mod sandbox;
 pub mod scenario;
+pub mod standin;
 pub mod systemd219;
 pub mod wait;
 
 /// Debian packages that the tests need beyond those of `imgbuild` itself.
 pub fn packages() -> &'static [&'static str] {
     &[
+        "createrepo-c",
         "curl",
         "e2fsprogs",
         "fdisk",
         "gdisk",
+        "gnupg",
         "iproute2",
         "libxml2-utils",
         "pebble",
         "python3-aiosmtpd",
         "qemu-utils",
         "radvd",
+        "rpm",
     ]
 }
