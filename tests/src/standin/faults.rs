@@ -46,15 +46,17 @@ impl Repository {
     pub fn with_escaping_path(&self, package: &Path) -> Result<()> {
         const FOLDER: &[u8] = b"/usr/share/centos7-stand-in/\0";
         const ESCAPE: &[u8; FOLDER.len()] = b"/../../../../../../../etc/x/\0";
+        // rpmsign leaves a signature of the same key alone, whatever it is of.
+        self.unsign(package)?;
         let mut bytes = fs::read(package)?;
         let (start, end) = main_header(&bytes).context("this is no RPM package")?;
-        let old = (digest("sha256sum", &bytes[start..end])?, digest("sha1sum", &bytes[start..end])?);
+        let old = digests(&bytes[start..], end - start)?;
         let place = find(&bytes[start..end], FOLDER).context("the package has no such folder")?;
         bytes[start + place..start + place + FOLDER.len()].copy_from_slice(ESCAPE);
-        let new = (digest("sha256sum", &bytes[start..end])?, digest("sha1sum", &bytes[start..end])?);
-        for (old, new) in [(old.0, new.0), (old.1, new.1)] {
-            let place = find(&bytes[..start], old.as_bytes()).context("the package has no such digest")?;
-            bytes[place..place + old.len()].copy_from_slice(new.as_bytes());
+        // rpmsign signs nothing whose digests are wrong.
+        for (old, new) in old.iter().zip(digests(&bytes[start..], end - start)?) {
+            let place = find(&bytes[..start], old).context("the package lacks a digest")?;
+            bytes[place..place + old.len()].copy_from_slice(&new);
         }
         fs::write(package, bytes)?;
         self.signer.sign(&[package.to_owned()])
@@ -74,6 +76,17 @@ fn main_header(bytes: &[u8]) -> Option<(usize, usize)> {
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+/// The digests that a signature header holds, as it holds them, of a package from its main header on.
+fn digests(bytes: &[u8], header: usize) -> Result<[Vec<u8>; 3]> {
+    let md5 = digest("md5sum", bytes)?;
+    let pairs = md5.as_bytes().chunks(2).map(|pair| u8::from_str_radix(&String::from_utf8_lossy(pair), 16));
+    Ok([
+        digest("sha256sum", &bytes[..header])?.into_bytes(),
+        digest("sha1sum", &bytes[..header])?.into_bytes(),
+        pairs.collect::<Result<_, _>>()?,
+    ])
 }
 
 /// What one of the programs of coreutils says of some bytes.

@@ -134,7 +134,7 @@ fn section(rpm: &Rpm, list: &Path) -> String {
     text
 }
 
-/// Lines of a `%files` section. Between quotes only `%` is special, and rpmbuild expands a list twice.
+/// Lines of a `%files` section. Between quotes only `%` is special, and rpmbuild expands a line three times.
 fn file_list(files: &BTreeMap<String, Entry>) -> String {
     let mut text = String::new();
     for (path, entry) in files {
@@ -149,7 +149,7 @@ fn file_list(files: &BTreeMap<String, Entry>) -> String {
                 format!("{config}%attr({:04o}, {owner}, {group}){capabilities}", entry.mode)
             }
         };
-        text.push_str(&format!("{line} \"{}\"\n", path.replace('%', "%%%%")));
+        text.push_str(&format!("{line} \"{}\"\n", path.replace('%', &"%".repeat(8))));
     }
     text
 }
