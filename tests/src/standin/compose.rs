@@ -25,8 +25,9 @@ const CORE: &str = "stand-in-core";
 /// Leaves of the root that the repository does without: the other package manager, and a closure that only the real application needs.
 const LEFT_OUT: [&str; 3] = ["apt", "ffmpeg", "usr-is-merged"];
 /// Who exists: before everything else, so that packages can give their files away.
-const SETUP: [&str; 6] =
-    ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow", "/etc/subuid", "/etc/subgid"];
+///
+/// Not the shadow files: they belong to a group, which rpm must find there already.
+const SETUP: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/subuid", "/etc/subgid"];
 /// Unowned files that are of this one root, of Debian's package manager, or made anew.
 const DROPPED: [&str; 20] = [
     "/dev/",
@@ -105,6 +106,7 @@ pub(super) fn compose(tree: &Tree, packages: &[Package]) -> Result<Composition> 
     }
     rpms.entry("kernel".to_owned()).or_insert_with(|| Rpm::new("kernel", ours(), "No kernel"));
     assign(tree, packages, &kept, &mut rpms)?;
+    drop_dead_links(&mut rpms);
     let mut new = BTreeMap::new();
     shape(&mut rpms, essential(), &mut new)?;
     for rpm in rpms.values_mut().filter(|rpm| !["filesystem", "setup"].contains(&rpm.name.as_str())) {
@@ -149,7 +151,10 @@ fn assign(
         let all = owners.get(path.as_str());
         let kept: Vec<_> =
             all.into_iter().flatten().filter(|package| kept.contains(package.name.as_str())).collect();
+        let top = !path[1..].contains('/');
         match kept[..] {
+            // Mount points among them: they must be there before the package manager runs in the root.
+            _ if top => give(rpms, "filesystem", path, entry)?,
             [one] => give(rpms, &rpm_name(&one.name), path, entry)?,
             // What only packages have that stay out stays out with them.
             [] if !folders.contains(path.as_str()) && (all.is_some() || unowned(path).is_none()) => {}
@@ -157,6 +162,22 @@ fn assign(
         }
     }
     Ok(())
+}
+
+/// Removes links that scriptlets made for packages that stay out: ldconfig would remove them from the machine.
+fn drop_dead_links(rpms: &mut BTreeMap<String, Rpm>) {
+    loop {
+        let there = |target: &String| {
+            let ours = target.starts_with("/usr/") || target.starts_with("/etc/alternatives/");
+            !ours || rpms.values().any(|rpm| rpm.files.contains_key(target))
+        };
+        let files = rpms.get(GENERATED).into_iter().flat_map(|rpm| &rpm.files);
+        let dead =
+            |(_, entry): &(&String, &Entry)| entry.target.as_ref().is_some_and(|target| !there(target));
+        let dead: Vec<String> = files.filter(dead).map(|(path, _)| path.clone()).collect();
+        let Some(rpm) = rpms.get_mut(GENERATED).filter(|_| !dead.is_empty()) else { return };
+        rpm.files.retain(|path, _| !dead.contains(path));
+    }
 }
 
 fn give(rpms: &mut BTreeMap<String, Rpm>, name: &str, path: &str, entry: &Entry) -> Result<()> {

@@ -64,6 +64,13 @@ fn root(file: &Path) -> Result<()> {
     for link in ["bin", "sbin", "lib"] {
         add(&mut tar, EntryType::Symlink, link, 0o777, 0, &format!("usr/{link}"))?;
     }
+    // The second leads to the first, which leads to what only a left-out package has.
+    add(&mut tar, EntryType::Directory, "etc/alternatives", 0o755, 0, "")?;
+    for (link, target) in [("av", "/usr/lib/libav.so"), ("awk", "/usr/bin/mawk")] {
+        add(&mut tar, EntryType::Symlink, &format!("etc/alternatives/{link}"), 0o777, 0, target)?;
+        let target = format!("/etc/alternatives/{link}");
+        add(&mut tar, EntryType::Symlink, &format!("usr/lib/{link}"), 0o777, 0, &target)?;
+    }
     add(&mut tar, EntryType::Directory, "var/lib/redis", 0o750, 101, "")?;
     for (name, version, fields, files) in PACKAGES {
         let fields = if fields.is_empty() { String::new() } else { format!("{fields}\n") };

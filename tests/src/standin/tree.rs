@@ -34,6 +34,8 @@ pub(super) struct Entry {
     pub group: String,
     /// As `cap_from_text` reads them.
     pub capabilities: Option<String>,
+    /// Where an absolute link leads.
+    pub target: Option<String>,
     archive: usize,
 }
 
@@ -41,7 +43,15 @@ impl Entry {
     /// What root owns.
     pub fn of_root(kind: Kind, mode: u32) -> Entry {
         let root = || "root".to_owned();
-        Entry { kind, mode, owner: root(), group: root(), capabilities: None, archive: usize::MAX }
+        Entry {
+            kind,
+            mode,
+            owner: root(),
+            group: root(),
+            capabilities: None,
+            target: None,
+            archive: usize::MAX,
+        }
     }
 }
 
@@ -84,6 +94,10 @@ impl Tree {
                 // Nodes: the machine makes its own.
                 _ => continue,
             };
+            let target = entry.link_name()?.filter(|link| kind == Kind::Link && link.is_absolute());
+            // A link that leads out of its archive leads nowhere.
+            let target = target.and_then(|link| canonical(&link).ok());
+            let header = entry.header();
             let (mode, owner, group) = (header.mode()? & 0o7777, header.uid()?, header.gid()?);
             let mut capabilities = None;
             for extension in entry.pax_extensions()?.into_iter().flatten() {
@@ -102,6 +116,7 @@ impl Tree {
                 owner,
                 group,
                 capabilities,
+                target,
                 archive: index,
             });
         }
