@@ -94,7 +94,7 @@ pub(super) fn compose(tree: &Tree, packages: &[Package]) -> Result<Composition> 
         }
         rpms.insert(rpm.name.clone(), rpm);
     }
-    let ours = || Version { epoch: 0, version: "7".to_owned(), release: "1".to_owned() };
+    let ours = || Version { epoch: 0, upstream: "7".to_owned(), release: "1".to_owned() };
     for (name, summary) in [
         ("filesystem", "Folders that several packages share, and the links of the merged /usr"),
         ("setup", "Users and groups"),
@@ -239,13 +239,13 @@ fn shape<'a>(
         rpm.files.insert("/usr/bin/yum".to_owned(), Entry::of_root(Kind::Link, 0o777));
         new.insert("/usr/bin/yum".to_owned(), Content::Link("dnf"));
     })?;
-    let names: Vec<String> = essential.map(|package| rpm_name(&package.name)).collect();
+    let essential: Vec<String> = essential.map(|package| rpm_name(&package.name)).collect();
     named(CORE, &mut |rpm| {
-        rpm.requires.extend(names.iter().cloned());
+        rpm.requires.extend(essential.iter().cloned());
         rpm.requires.push(GENERATED.to_owned());
     })?;
     named("libc-bin", &mut |rpm| {
-        rpm.scripts = "%posttrans -n libc-bin -p /usr/sbin/ldconfig\n".to_owned();
+        rpm.scripts.push_str("%posttrans -n libc-bin -p /usr/sbin/ldconfig\n");
     })?;
     // In a merged /usr the old names of a shell are nobody's files.
     named("dash", &mut |rpm| rpm.provides.push("/bin/sh".to_owned()))?;
@@ -267,7 +267,7 @@ pub(super) fn twice(current: bool) -> Composition {
     let word = if current { "current" } else { "BROKEN: an older build won" };
     let version = |epoch, version: &str, release: &str| Version {
         epoch,
-        version: version.to_owned(),
+        upstream: version.to_owned(),
         release: format!("{release}.stand_in"),
     };
     let mut new = BTreeMap::new();

@@ -37,7 +37,7 @@ pub(super) struct Relation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Version {
     pub epoch: u32,
-    pub version: String,
+    pub upstream: String,
     pub release: String,
 }
 
@@ -48,12 +48,12 @@ impl Version {
         let epoch = epoch.parse().with_context(|| format!("`{text}` is no version"))?;
         // rpm has no hyphen inside a version.
         let (version, release) = rest.rsplit_once('-').unwrap_or((rest, "0"));
-        Ok(Version { epoch, version: version.replace('-', "_"), release: release.to_owned() })
+        Ok(Version { epoch, upstream: version.replace('-', "_"), release: release.to_owned() })
     }
 
     /// As rpm writes it in a dependency.
     pub fn full(&self) -> String {
-        format!("{}:{}-{}", self.epoch, self.version, self.release)
+        format!("{}:{}-{}", self.epoch, self.upstream, self.release)
     }
 }
 

@@ -41,7 +41,7 @@ impl Signer {
         let listed = signer.gpg(&["--with-colons", "--list-keys"])?;
         let fingerprint = listed.lines().find_map(|line| line.strip_prefix("fpr:::::::::"));
         let fingerprint = fingerprint.context("gpg lists no fingerprint")?.trim_end_matches(':');
-        signer.fingerprint = fingerprint.to_owned();
+        fingerprint.clone_into(&mut signer.fingerprint);
         Ok(signer)
     }
 

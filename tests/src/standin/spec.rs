@@ -110,7 +110,7 @@ fn section(rpm: &Rpm, list: &Path) -> String {
     let mut text = format!(
         "\n%package -n {name}\nSummary: {}\nVersion: {}\nRelease: {}\nAutoReqProv: no\n",
         rpm.summary.replace('%', "%%"),
-        rpm.version.version,
+        rpm.version.upstream,
         rpm.version.release
     );
     if rpm.version.epoch > 0 {

@@ -79,10 +79,10 @@ fn root(file: &Path) -> Result<()> {
              Description: {name} for tests, 100% fake\n more of it\n\n"
         ));
         // dpkg knows programs and libraries by their old places, without `/usr`.
-        let list: String = files
-            .iter()
-            .map(|path| format!("/{}{path}\n", if path.starts_with("share") { "usr/" } else { "" }))
-            .collect();
+        let mut list = String::new();
+        for path in *files {
+            list.push_str(&format!("/{}{path}\n", if path.starts_with("share") { "usr/" } else { "" }));
+        }
         add(&mut tar, EntryType::Regular, &format!("var/lib/dpkg/info/{name}.list"), 0o644, 0, &list)?;
         for path in *files {
             let mode = if path.ends_with("sudo") { 0o4755 } else { 0o755 };
