@@ -17,6 +17,7 @@ pub mod exec;
 pub mod export;
 pub mod fetch;
 pub mod initramfs;
+pub mod mastodon;
 pub mod overlay;
 pub mod pipeline;
 pub mod preflight;
