@@ -13,8 +13,20 @@ use rustix::fs::FlockOperation;
 use sha2::{Digest as _, Sha256};
 
 /// Folders that hold results, which `clean` may remove. A store may share its folder with other things; they are not its own.
-const KINDS: &[&str] =
-    &["rootfs-v1", "appliance-v1", "app-v1", "tree-v1", "disk-v1", "files-v1", "vendor-v1", "locks", "kvm"];
+const KINDS: &[&str] = &[
+    "rootfs-v1",
+    "appliance-v1",
+    "app-v1",
+    "source-v1",
+    "git-v1",
+    "packages-v1",
+    "vendor-v1",
+    "tree-v1",
+    "disk-v1",
+    "files-v1",
+    "locks",
+    "kvm",
+];
 
 /// SHA-256 of what made an entry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -26,6 +26,7 @@ pub const TOOLS: &[Tool] = &[
     tool("unshare", "util-linux", "gives a build its own mounts, and root rights to an ordinary user"),
     tool("newuidmap", "uidmap", "subordinate user ids for builds by an ordinary user"),
     tool("tar", "tar", "unpacks trees with owners and capabilities"),
+    tool("git", "git", "brings the sources of Mastodon, rbenv and of gems that are Git repositories"),
     tool("grub-mkimage", "grub-common", "makes the boot loaders' core images"),
     tool("mke2fs", "e2fsprogs", "makes the root file system out of a tar (1.47.1 or later)"),
     tool("e2fsck", "e2fsprogs", "checks the root file system"),

@@ -7,7 +7,15 @@
 //! digest, and keeps all of it in the store. `build` compiles in a root with compilers, without network. So a build either
 //! has everything before the first compiler starts, or ends with one message; and `--offline` builds from the store alone.
 
+pub mod derive;
+pub mod download;
+pub mod gemfile_lock;
+pub mod git;
+pub mod origins;
+pub mod source;
 pub mod tags;
+pub mod unpack;
+pub mod yarn_lock;
 
 /// The user's home: all that the layer holds.
 pub const HOME: &str = "/home/mastodon";
