@@ -12,9 +12,11 @@ pub mod download;
 pub mod gemfile_lock;
 pub mod git;
 pub mod origins;
+pub mod packages;
 pub mod source;
 pub mod tags;
 pub mod unpack;
+pub mod vendor;
 pub mod yarn_lock;
 
 /// The user's home: all that the layer holds.
