@@ -7,11 +7,13 @@
 //! digest, and keeps all of it in the store. `build` compiles in a root with compilers, without network. So a build either
 //! has everything before the first compiler starts, or ends with one message; and `--offline` builds from the store alone.
 
+pub mod build;
 pub mod derive;
 pub mod download;
 pub mod gemfile_lock;
 pub mod git;
 pub mod origins;
+pub mod package;
 pub mod packages;
 pub mod source;
 pub mod tags;
