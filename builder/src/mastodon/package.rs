@@ -5,6 +5,7 @@
 //! to anybody but root and `mastodon`, or has rights of its own.
 
 use std::io::{BufReader, Read, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -110,6 +111,8 @@ pub fn export(tar: &Path, target: &Path) -> Result<Record> {
         builder.finish()?;
     }
     encoder.finish()?.flush()?;
+    // A temporary file is its owner's alone; this one is for other people.
+    temp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
     temp.as_file().sync_all()?;
     temp.persist(target).map_err(|error| {
         Fault::environment(format!("`{}` cannot be written: {}", target.display(), error.error))
