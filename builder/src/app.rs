@@ -1,28 +1,68 @@
-//! `BaseTree`, the application's sources -> `AppLayer`: a tar of `/home/mastodon`, built in a root that has the tools.
+//! The application's sources -> `Sources`; with `BaseTree` -> `AppLayer`: a tar of `/home/mastodon`, built in a root that has the tools.
+//!
+//! A recipe with `app.folder` carries a stand-in; without, the application is Mastodon at a tag (`mastodon`). Sources are gathered
+//! before the base tree is made, so that what cannot be had is known in seconds.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use firstboot::facts::ApplicationFacts;
 
 use crate::context::Context;
 use crate::error::Fault;
-use crate::recipe::Recipe;
-use crate::resolve::Lock;
-use crate::rootfs::BaseTree;
-use crate::sandbox::Sandbox;
+use crate::mastodon::package::{self, Expected};
+use crate::mastodon::source::{self, Source};
+use crate::mastodon::tags::{Table, Tag};
+use crate::mastodon::vendor::{self, Vendor};
+use crate::mastodon::{self, build};
+use crate::recipe::{Base, Recipe};
+use crate::resolve::{Lock, LockedPackage};
+use crate::rootfs::{self, BaseTree};
+use crate::sandbox::{Network, Sandbox};
 use crate::store::Key;
 
 /// Raise when equal inputs give another layer.
-const STAGE_VERSION: u32 = 2;
+const STAGE_VERSION: u32 = 3;
 
 /// User id of `mastodon`, as in Mastodon's own container image.
 pub const MASTODON_UID: u32 = 991;
+
+/// What the layer is made of.
+#[derive(Debug, Clone)]
+pub struct Sources {
+    facts: ApplicationFacts,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    /// A folder of the recipe, and its digest.
+    StandIn(PathBuf, String),
+    /// Mastodon: its files, and all that its lock files name.
+    Mastodon(Box<Tag>, Source, Vendor),
+    /// A layer that was built elsewhere.
+    Layer(PathBuf, Key),
+}
+
+impl Sources {
+    /// Entries of the store that a build without network needs.
+    pub fn entries(&self) -> Vec<(&'static str, Key)> {
+        match &self.kind {
+            Kind::StandIn(..) => Vec::new(),
+            Kind::Mastodon(_, source, vendor) => {
+                vec![("source-v1", source.key().clone()), ("vendor-v1", vendor.key().clone())]
+            }
+            Kind::Layer(_, key) => vec![("app-v1", key.clone())],
+        }
+    }
+}
 
 /// A tar of the application's files.
 #[derive(Debug, Clone)]
 pub struct AppLayer {
     tar: PathBuf,
     key: Key,
+    facts: ApplicationFacts,
 }
 
 impl AppLayer {
@@ -35,40 +75,120 @@ impl AppLayer {
     pub fn key(&self) -> &Key {
         &self.key
     }
+
+    /// What first boot must know about it.
+    pub fn facts(&self) -> &ApplicationFacts {
+        &self.facts
+    }
+}
+
+/// Brings the sources; refuses a tag that the image's services are not for.
+pub fn gather(recipe: &Recipe, lock: &Lock, context: &Context) -> Result<(Sources, bool)> {
+    let app = &recipe.image.app;
+    if let (Some(folder), Some(facts)) = (&app.folder, &recipe.image.guest.application) {
+        let source = recipe.folder.join(folder);
+        if !source.join("live").is_dir() {
+            let message = format!("key `app.folder`: `{}` has no folder `live`", source.display());
+            return Err(Fault::user(message).into());
+        }
+        let digest = crate::digest::folder(&source)?;
+        return Ok((Sources { facts: facts.clone(), kind: Kind::StandIn(source, digest) }, true));
+    }
+    let table = Table::load(&context.project.mastodon())?;
+    if let Some(known) = table.tag(&app.tag) {
+        require_services(recipe, lock, known)?;
+    }
+    let base = mastodon_base(recipe);
+    if let Some(file) = &context.layer {
+        let known = table.tag(&app.tag).ok_or_else(|| {
+            Fault::user(format!("--app: tag `{}` is not in the table, so its facts are not known", app.tag))
+                .hint(format!("known: {}", table.names().join(", ")))
+        })?;
+        let expected = Expected { tag: &app.tag, commit: known.commit.as_deref(), base, glibc: None };
+        let (tar, key) = package::import(file, &expected, context)?;
+        return Ok((Sources { facts: known.facts(), kind: Kind::Layer(tar, key) }, true));
+    }
+    let from = context.source.as_deref().or(app.source.as_deref()).unwrap_or(source::DEFAULT);
+    let (source, tag) = source::obtain(&app.tag, from, &table, context)?;
+    require_services(recipe, lock, &tag)?;
+    let (vendor, cached) = vendor::gather(&tag, &table.tools, base, &source, context)?;
+    Ok((Sources { facts: tag.facts(), kind: Kind::Mastodon(Box::new(tag), source, vendor) }, cached))
+}
+
+fn mastodon_base(recipe: &Recipe) -> mastodon::Base {
+    match recipe.base() {
+        Base::Debian(_) => mastodon::Base::Debian,
+        Base::Rpm(_) => mastodon::Base::El7,
+    }
+}
+
+/// The releases of PostgreSQL and Redis that the image has: the recipe says, or its packages.
+fn require_services(recipe: &Recipe, lock: &Lock, tag: &Tag) -> Result<()> {
+    let release = |stated: &Option<String>, packages: &[&str]| {
+        let locked = || packages.iter().find_map(|name| lock.package(name)).map(LockedPackage::version);
+        stated.clone().or_else(locked)
+    };
+    let app = &recipe.image.app;
+    let postgresql = release(&app.postgresql, &["postgresql11-server", "postgresql-server"]);
+    let redis = release(&app.redis, &["redis"]);
+    Ok(tag.require_services(postgresql.as_deref(), redis.as_deref())?)
 }
 
 /// Builds the layer, or takes it from the store.
-pub fn build(recipe: &Recipe, base: &BaseTree, lock: &Lock, context: &Context) -> Result<(AppLayer, bool)> {
-    let app = &recipe.image.app;
-    let Some(folder) = &app.folder else {
-        return Err(Fault::user("key `app.folder` is missing").into());
+pub fn build(
+    recipe: &Recipe,
+    sources: &Sources,
+    base: &BaseTree,
+    lock: &Lock,
+    context: &Context,
+) -> Result<(AppLayer, bool)> {
+    let facts = sources.facts.clone();
+    let parts = match &sources.kind {
+        Kind::Layer(tar, key) => return Ok((AppLayer { tar: tar.clone(), key: key.clone(), facts }, true)),
+        Kind::StandIn(_, digest) => vec![digest.clone(), Recipe::canonical(&recipe.image.app)?],
+        Kind::Mastodon(_, source, vendor) => {
+            [source.key(), vendor.key(), &rootfs::compilers_key(recipe, lock)?]
+                .map(|key| key.as_str().to_owned())
+                .to_vec()
+        }
     };
-    let epoch = lock.epoch;
-    let source = recipe.folder.join(folder);
-    if !source.join("live").is_dir() {
-        let message = format!("key `app.folder`: `{}` has no folder `live`", source.display());
-        return Err(Fault::user(message).into());
-    }
-    let digest = crate::digest::folder(&source)?;
-    let options = Recipe::canonical(app)?;
-    let key = Key::of("app", STAGE_VERSION, &[base.key().as_str(), &digest, &options, &epoch.to_string()]);
+    let epoch = lock.epoch.to_string();
+    let mut all = vec![base.key().as_str(), &epoch];
+    all.extend(parts.iter().map(String::as_str));
+    let key = Key::of("app", STAGE_VERSION, &all);
     let (folder, cached) = context.store.get_or_make("app-v1", &key, |folder| {
-        context.reporter.doing("unpacking the base tree");
-        let sandbox = Sandbox::unpack(base.tar(), context)?;
-        sandbox.copy_in(&source.join("live"), "/home/mastodon/live", MASTODON_UID)?;
-        if source.join("rbenv").is_dir() {
-            sandbox.copy_in(&source.join("rbenv"), "/home/mastodon/.rbenv", MASTODON_UID)?;
-        }
-        sandbox.run(
-            &["chown", &format!("{MASTODON_UID}:{MASTODON_UID}"), "/home/mastodon"],
-            crate::sandbox::Network::None,
-        )?;
-        for command in &app.build {
-            context.reporter.doing(command);
-            sandbox.run_as(MASTODON_UID, "/home/mastodon/live", command)?;
-        }
+        let sandbox = match &sources.kind {
+            Kind::StandIn(source, _) => stand_in(recipe, source, base, context)?,
+            Kind::Mastodon(tag, source, vendor) => {
+                let sandbox = rootfs::with_compilers(recipe, lock, base, context)?;
+                build::layer(tag, mastodon_base(recipe), source, vendor, &sandbox, context)?;
+                sandbox
+            }
+            Kind::Layer(..) => unreachable!("a layer was returned above"),
+        };
         context.reporter.doing("packing the layer");
-        sandbox.pack("/home/mastodon", epoch, &folder.join("app.tar"))
+        sandbox.pack(mastodon::HOME, lock.epoch, &folder.join("app.tar"))
     })?;
-    Ok((AppLayer { tar: folder.join("app.tar"), key }, cached))
+    Ok((AppLayer { tar: folder.join("app.tar"), key, facts }, cached))
+}
+
+fn stand_in<'a>(
+    recipe: &Recipe,
+    source: &Path,
+    base: &BaseTree,
+    context: &'a Context,
+) -> Result<Sandbox<'a>> {
+    context.reporter.doing("unpacking the base tree");
+    let sandbox = Sandbox::unpack(base.tar(), context)?;
+    sandbox.copy_in(&source.join("live"), "/home/mastodon/live", MASTODON_UID)?;
+    if source.join("rbenv").is_dir() {
+        sandbox.copy_in(&source.join("rbenv"), "/home/mastodon/.rbenv", MASTODON_UID)?;
+    }
+    let owner = format!("{MASTODON_UID}:{MASTODON_UID}");
+    sandbox.run(&["chown", &owner, mastodon::HOME], Network::None)?;
+    for command in &recipe.image.app.build {
+        context.reporter.doing(command);
+        sandbox.run_as(MASTODON_UID, "/home/mastodon/live", command)?;
+    }
+    Ok(sandbox)
 }

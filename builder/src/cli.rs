@@ -50,6 +50,8 @@ pub enum Command {
     Lock(Lock),
     /// Fetch an image's inputs; take them to a machine without network
     Fetch(Fetch),
+    /// Build the application alone; take it to another machine
+    App(App),
     /// Boot an image in QEMU and leave it running
     Boot(Boot),
     /// Boot an image, wait for its verdict, check it from outside
@@ -84,6 +86,9 @@ pub struct Image {
     /// Also accept RPM packages signed by this public key, such as centos=FILE
     #[arg(long = "key", value_name = "NAME=FILE")]
     pub key: Vec<String>,
+    /// Mastodon's source: a Git URL, a clone, or a tar [default: its own repository]
+    #[arg(long, value_name = "WHERE")]
+    pub source: Option<String>,
     /// Use only what the store has
     #[arg(long)]
     pub offline: bool,
@@ -101,6 +106,9 @@ pub struct Build {
     /// Folder for the artifacts
     #[arg(long, default_value = "dist")]
     pub output: PathBuf,
+    /// A ready-made application layer, from `app export`, instead of building it
+    #[arg(long, value_name = "FILE")]
+    pub app: Option<PathBuf>,
     /// A ready-made `appliance` program instead of building it
     #[arg(long, value_name = "FILE")]
     pub appliance: Option<PathBuf>,
@@ -112,6 +120,31 @@ pub struct Plan {
     /// Which image
     #[command(flatten)]
     pub image: Image,
+}
+
+/// `imgbuild app`.
+#[derive(Debug, Args)]
+pub struct App {
+    /// What to do with it
+    #[command(subcommand)]
+    pub verb: AppVerb,
+}
+
+/// The verbs of `imgbuild app`.
+#[derive(Debug, Subcommand)]
+pub enum AppVerb {
+    /// Write the application's layer into a file for `build --app`
+    Export(AppExport),
+}
+
+/// `imgbuild app export`.
+#[derive(Debug, Args)]
+pub struct AppExport {
+    /// Which image
+    #[command(flatten)]
+    pub image: Image,
+    /// The file: tar, compressed by zstd
+    pub file: PathBuf,
 }
 
 /// `imgbuild lock`.

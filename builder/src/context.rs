@@ -29,6 +29,10 @@ pub struct Context {
     pub keys: Vec<(String, TrustedKey)>,
     /// A ready-made `appliance` binary instead of building it.
     pub appliance: Option<PathBuf>,
+    /// Where Mastodon's source is, instead of where the recipe says.
+    pub source: Option<String>,
+    /// A ready-made application layer instead of building it.
+    pub layer: Option<PathBuf>,
 }
 
 impl Context {
@@ -53,6 +57,8 @@ impl Context {
             mirrors: Vec::new(),
             keys: Vec::new(),
             appliance: None,
+            source: None,
+            layer: None,
         }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use fs_err as fs;
 use sha2::{Digest as _, Sha256};
+use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::context::Context;
 use crate::error::Fault;
@@ -67,6 +68,8 @@ impl<'a> Fetcher<'a> {
             .timeout_connect(Some(Duration::from_secs(5)))
             .timeout_recv_response(Some(Duration::from_secs(30)))
             .timeout_recv_body(Some(Duration::from_secs(1800)))
+            // A house's own mirror may have a certificate of the house.
+            .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
             .build()
             .into();
         Fetcher { context, agent, dead: Mutex::default() }

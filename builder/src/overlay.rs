@@ -101,7 +101,7 @@ pub fn lay(inputs: &Inputs<'_>, context: &Context) -> Result<(ImageTree, bool)> 
         inputs.base.key().as_str().to_owned(),
         inputs.app.key().as_str().to_owned(),
         inputs.appliance.key().as_str().to_owned(),
-        Recipe::canonical(&(&image.guest, &image.boot, &image.overlays, &image.title))?,
+        Recipe::canonical(&(&image.guest, &image.boot, &image.overlays, &image.title, &image.app.tag))?,
         inputs.lock.epoch.to_string(),
     ];
     require(inputs.recipe, context)?;
@@ -148,7 +148,7 @@ fn add_own_files(layer: &mut Layer, inputs: &Inputs<'_>, ids: &Ids) -> Result<()
         postgresql: image.guest.postgresql.clone(),
         redis: image.guest.redis.clone(),
         nginx: image.guest.nginx.clone(),
-        application: image.guest.application.clone(),
+        application: inputs.app.facts().clone(),
         system: image.guest.system.clone(),
     };
     layer.add(firstboot::facts::PATH, 0o644, Content::Bytes(toml::to_string(&facts)?.into_bytes()))?;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::app::AppLayer;
 use crate::context::{Context, StageTime, Stages};
 use crate::export::{Artifact, Format};
 use crate::overlay::ImageTree;
@@ -13,12 +14,15 @@ use crate::transfer::Inputs;
 use crate::{app, appliance, disk, export, overlay, preflight, resolve, rootfs, verify};
 
 /// Number of stages, for the count on the terminal.
-const STAGES: usize = 9;
+const STAGES: usize = 10;
 /// Of them, those up to the image tree.
-const TREE_STAGES: usize = 5;
+const TREE_STAGES: usize = 6;
 
 /// Of them, those that use the network.
-const INPUT_STAGES: usize = 3;
+const INPUT_STAGES: usize = 4;
+
+/// Stages of the application's layer alone.
+const APPLICATION_STAGES: usize = 4;
 
 /// What a build gives.
 pub struct Built {
@@ -52,7 +56,8 @@ pub fn tree(recipe: &Recipe, context: &Context) -> Result<ImageTree> {
 pub fn inputs(recipe: &Recipe, context: &Context) -> Result<(Lock, Inputs)> {
     let mut stages = Stages::new(context.reporter.as_ref(), INPUT_STAGES);
     let lock = stages.run("resolve", || resolve::resolve(recipe, context))?;
-    let mut inputs = Inputs::default();
+    let sources = stages.run("sources", || app::gather(recipe, &lock, context))?;
+    let mut inputs = Inputs { entries: sources.entries(), ..Inputs::default() };
     match recipe.base() {
         Base::Rpm(base) => {
             let packages: Vec<_> = lock.packages.iter().collect();
@@ -74,11 +79,21 @@ pub fn inputs(recipe: &Recipe, context: &Context) -> Result<(Lock, Inputs)> {
     Ok((lock, inputs))
 }
 
+/// The application's layer alone, to carry to another machine.
+pub fn application(recipe: &Recipe, context: &Context) -> Result<AppLayer> {
+    let mut stages = Stages::new(context.reporter.as_ref(), APPLICATION_STAGES);
+    let lock = stages.run("resolve", || resolve::resolve(recipe, context))?;
+    let sources = stages.run("sources", || app::gather(recipe, &lock, context))?;
+    let base = stages.run("rootfs", || rootfs::make(recipe, &lock, context))?;
+    stages.run("app", || app::build(recipe, &sources, &base, &lock, context))
+}
+
 fn image_tree(recipe: &Recipe, context: &Context, stages: &mut Stages<'_>) -> Result<ImageTree> {
     let lock = stages.run("resolve", || resolve::resolve(recipe, context))?;
+    let sources = stages.run("sources", || app::gather(recipe, &lock, context))?;
     let base = stages.run("rootfs", || rootfs::make(recipe, &lock, context))?;
     let appliance = stages.run("firstboot", || appliance::build(context))?;
-    let app = stages.run("app", || app::build(recipe, &base, &lock, context))?;
+    let app = stages.run("app", || app::build(recipe, &sources, &base, &lock, context))?;
     let inputs = overlay::Inputs { recipe, base: &base, app: &app, appliance: &appliance, lock: &lock };
     stages.run("overlay", || overlay::lay(&inputs, context))
 }

@@ -70,6 +70,11 @@ impl Project {
         names
     }
 
+    /// The folder of the table of Mastodon's tags.
+    pub fn mastodon(&self) -> PathBuf {
+        self.root.join("images/mastodon")
+    }
+
     /// The folder of an overlay.
     pub fn overlay(&self, name: &str) -> PathBuf {
         self.root.join("overlays").join(name)

@@ -3,6 +3,7 @@
 //! `inputs.json` names every file with its size and SHA-256; nothing enters the store before that has been checked. RPM packages keep
 //! their signatures, which the build verifies again.
 
+use std::io::{BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -19,7 +20,7 @@ use crate::store::Key;
 /// The only version of the format so far.
 const SCHEMA: u32 = 1;
 /// Results that travel whole, because a package manager of the host or cargo made them.
-const ENTRIES: &[&str] = &["rootfs-v1", "appliance-v1", "vendor-v1"];
+const ENTRIES: &[&str] = &["rootfs-v1", "appliance-v1", "source-v1", "vendor-v1", "app-v1"];
 
 /// What a build takes.
 #[derive(Debug, Default)]
@@ -54,7 +55,7 @@ struct File {
 struct Entry {
     kind: String,
     key: String,
-    files: Vec<File>,
+    tar: File,
 }
 
 /// Writes the inputs into a folder; returns how many files there are and their bytes.
@@ -78,21 +79,16 @@ pub fn export(
         manifest.files.push(File { name: name.clone(), ..file });
     }
     for (kind, key) in &inputs.entries {
-        let mut files = Vec::new();
-        let source = context.store.path(kind, key);
-        let mut names = fs::read_dir(&source)?.collect::<Result<Vec<_>, _>>()?;
-        names.sort_by_key(fs::DirEntry::file_name);
-        for name in names {
-            let name = name.file_name().to_string_lossy().into_owned();
-            context.reporter.doing(&format!("{kind} {name}"));
-            let target = folder.join("entries").join(kind).join(key.as_str()).join(&name);
-            files.push(File { name: name.clone(), ..copy(&source.join(&name), &target)? });
-        }
-        manifest.entries.push(Entry { kind: (*kind).to_owned(), key: key.as_str().to_owned(), files });
+        let name = format!("{kind}-{}.tar", key.as_str());
+        context.reporter.doing(&name);
+        let target = folder.join("entries").join(&name);
+        pack(&context.store.path(kind, key), &target)?;
+        let tar = File { size: fs::metadata(&target)?.len(), sha256: crate::digest::file(&target)?, name };
+        manifest.entries.push(Entry { kind: (*kind).to_owned(), key: key.as_str().to_owned(), tar });
     }
     // Last: a folder without it is no export.
     crate::atomic::write(&folder.join("inputs.json"), serde_json::to_string_pretty(&manifest)?.as_bytes())?;
-    let all = || manifest.files.iter().chain(manifest.entries.iter().flat_map(|entry| &entry.files));
+    let all = || manifest.files.iter().chain(manifest.entries.iter().map(|entry| &entry.tar));
     Ok((all().count(), all().map(|file| file.size).sum()))
 }
 
@@ -129,24 +125,38 @@ pub fn import(recipe: &Recipe, folder: &Path, context: &Context) -> Result<usize
         let kind = ENTRIES.iter().find(|kind| **kind == entry.kind).ok_or_else(|| {
             Fault::user(format!("`{}`: `{}` is nothing that can be imported", path.display(), entry.kind))
         })?;
-        let source = folder.join("entries").join(kind).join(plain(&path, &entry.key)?);
         let key = Key::parse(&entry.key)
             .ok_or_else(|| Fault::user(format!("`{}`: `{}` is no key", path.display(), entry.key)))?;
+        context.reporter.doing(&entry.tar.name);
+        let tar = folder.join("entries").join(plain(&path, &entry.tar.name)?);
+        check(&tar, &entry.tar)?;
         context.store.get_or_make(kind, &key, |target| {
-            for file in &entry.files {
-                context.reporter.doing(&format!("{kind} {}", file.name));
-                let name = plain(&path, &file.name)?;
-                let copied = target.join(name);
-                fs::copy(source.join(name), &copied)?;
-                check(&copied, file)?;
-            }
+            let mut archive = tar::Archive::new(BufReader::new(fs::File::open(&tar)?));
+            archive.set_preserve_permissions(false);
+            // It unpacks nothing outside its folder, through no link either.
+            archive.unpack(target).map_err(|error| Fault::user(format!("`{}`: {error}", tar.display())))?;
             Ok(())
         })?;
-        count += entry.files.len();
+        count += 1;
     }
     let lock = serde_json::to_string_pretty(&manifest.lock)?;
     crate::atomic::write(&resolve::kept_path(context, recipe), lock.as_bytes())?;
     Ok(count)
+}
+
+/// Packs an entry of the store, under a temporary name first.
+fn pack(entry: &Path, target: &Path) -> Result<()> {
+    let folder = target.parent().context("the target has a folder")?;
+    fs::create_dir_all(folder)?;
+    let mut temp = tempfile::NamedTempFile::new_in(folder)?;
+    {
+        let mut builder = tar::Builder::new(BufWriter::new(temp.as_file_mut()));
+        builder.follow_symlinks(false);
+        builder.mode(tar::HeaderMode::Deterministic);
+        builder.append_dir_all("", entry)?;
+        builder.into_inner()?.flush()?;
+    }
+    crate::atomic::publish(temp, target)
 }
 
 /// A name that is one part of a path.

@@ -9,7 +9,8 @@ use crate::recipe::human;
 
 /// Builds, then lists the artifacts on standard output.
 pub fn run(options: &Build, global: &Global) -> Result<()> {
-    let context = context(global, Some(&options.image), options.appliance.clone())?;
+    let mut context = context(global, Some(&options.image), options.appliance.clone())?;
+    context.layer.clone_from(&options.app);
     let recipe = recipe(&options.image, &context)?;
     let formats =
         if options.format.is_empty() { recipe.image.formats.clone() } else { options.format.clone() };

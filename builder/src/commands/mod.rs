@@ -1,5 +1,6 @@
 //! One file per subcommand. Data goes to standard output, everything else to standard error.
 
+mod app;
 mod boot;
 mod build;
 mod clean;
@@ -22,6 +23,7 @@ use crate::cli::{Cli, Command, Global, Image};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::exec::Log;
+use crate::mastodon::tags::Table;
 use crate::project::Project;
 use crate::recipe::Recipe;
 use crate::rpm::TrustedKey;
@@ -36,6 +38,7 @@ pub fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Build(options) => build::run(&options, global),
         Command::Plan(options) => plan::run(&options, global),
+        Command::App(options) => app::run(&options, global),
         Command::Lock(options) => lock::run(&options, global),
         Command::Fetch(options) => fetch::run(&options, global),
         Command::Boot(options) => boot::run(&options, global),
@@ -94,6 +97,8 @@ fn context_in(
         mirrors,
         keys,
         appliance,
+        source: image.and_then(|image| image.source.clone()),
+        layer: None,
     })
 }
 
@@ -169,13 +174,15 @@ fn new_log(store: &Store) -> Result<Log> {
     )))
 }
 
-/// The recipe that the options name.
+/// The recipe that the options name; without `--image`, the one that the tag is for.
 pub(crate) fn recipe(image: &Image, context: &Context) -> Result<Recipe> {
-    let name = image.image.as_deref().unwrap_or("demo");
-    let recipe = Recipe::load(&context.project.image(name)?, &image.set)?;
-    if let Some(tag) = &image.tag {
-        recipe.require_tag(tag)?;
-    }
+    let tag = image.tag.as_deref();
+    let folder = if let Some(name) = &image.image {
+        context.project.image(name)?
+    } else {
+        context.project.image(Table::load(&context.project.mastodon())?.image(tag))?
+    };
+    let recipe = Recipe::load(&folder, tag, &image.set)?;
     require_archives(&recipe, context)?;
     Ok(recipe)
 }

@@ -41,6 +41,7 @@ pub fn tag(name: &str, source: &Source, tools: &Tools, origins: &Origins, contex
     let tag = Tag {
         schema: 1,
         tag: name.to_owned(),
+        image: super::tags::DEFAULT_IMAGE.to_owned(),
         commit: None,
         schema_version: schema_version(&source.text("db/schema.rb")?).map_err(wrong)?,
         local_https: names("LOCAL_HTTPS"),

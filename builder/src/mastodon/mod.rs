@@ -42,14 +42,6 @@ impl Base {
         }
     }
 
-    /// Packages of the build root.
-    pub fn packages(self, tools: &tags::Tools) -> &[String] {
-        match self {
-            Base::Debian => &tools.packages.debian,
-            Base::El7 => &tools.packages.el7,
-        }
-    }
-
     /// A Ruby before 3.1 needs an OpenSSL of its own.
     pub fn lacks_old_openssl(self) -> bool {
         self == Base::Debian

@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::rpm::evr;
 
+/// The image for tags that the table does not have: they are newer ones.
+pub(super) const DEFAULT_IMAGE: &str = "debian12";
+
 /// The only version of both formats so far.
 const SCHEMA: u32 = 1;
 
@@ -50,8 +53,6 @@ pub struct Tools {
     /// Gems that left the index.
     #[serde(default)]
     pub gem: Vec<GemOverride>,
-    /// Distribution packages of the build root.
-    pub packages: Packages,
 }
 
 /// A repository at a commit.
@@ -125,16 +126,6 @@ pub struct GemOverride {
     pub dependencies: Vec<String>,
 }
 
-/// Packages by family of distributions.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Packages {
-    /// Debian 12.
-    pub debian: Vec<String>,
-    /// CentOS 7 and its kin.
-    pub el7: Vec<String>,
-}
-
 /// One tag's file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -144,6 +135,8 @@ pub struct Tag {
     pub schema: u32,
     /// Name, such as `v1.6.1`.
     pub tag: String,
+    /// The image that it is built on unless the user says.
+    pub image: String,
     /// The commit that the tag must be; none for a derived entry.
     pub commit: Option<String>,
     /// `version:` of `db/schema.rb`, digits only.
@@ -263,6 +256,15 @@ impl Table {
     /// The entry of a tag.
     pub fn tag(&self, name: &str) -> Option<&Tag> {
         self.tags.iter().find(|tag| tag.tag == name)
+    }
+
+    /// The image that a tag is built on unless the user says; without a tag, the one of the oldest tag in the table.
+    pub fn image(&self, tag: Option<&str>) -> &str {
+        let known = match tag {
+            Some(tag) => self.tag(tag),
+            None => self.tags.first(),
+        };
+        known.map_or(DEFAULT_IMAGE, |tag| tag.image.as_str())
     }
 
     /// The names in the table, sorted.

@@ -51,8 +51,14 @@ pub struct Rpm {
     /// Packages beside those in the tree that builds the application; not in the image.
     #[serde(default)]
     pub build_packages: BTreeMap<String, Vec<String>>,
+    /// Packages of these lists that the image does without; for a recipe that extends another.
+    #[serde(default)]
+    pub without: Vec<String>,
     /// Folder whose files are put into the tree before the packages are installed.
     pub before: Option<String>,
+    /// Where in the tree today's certificate roots are put, before the packages are installed: the distribution's are old.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_roots: Option<String>,
     /// Commands run as root in the finished tree, without network.
     #[serde(default)]
     pub after: Vec<String>,

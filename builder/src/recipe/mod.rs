@@ -1,15 +1,15 @@
 //! `images/<name>/image.toml` -> `Recipe`: parsed, unknown keys refused, valid by construction, no network.
 
 mod base;
+mod file;
 mod set;
 mod size;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use firstboot::facts::{ApplicationFacts, NginxFacts, PostgresqlFacts, RedisFacts, SystemFacts};
-use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 pub use base::{Archive, Base, Debian, Repository, Rpm};
@@ -71,6 +71,15 @@ pub struct App {
     /// Folder with `live/` and `rbenv/`: a stand-in. Without it the application is Mastodon at the tag.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
+    /// Where Mastodon's source is, when not at its own repository: a Git URL, a clone, a tar.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Release of PostgreSQL in the image, where its packages do not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub postgresql: Option<String>,
+    /// Release of Redis in the image, where its packages do not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redis: Option<String>,
     /// Commands run in the root, as the user `mastodon` in `/home/mastodon/live`, without network.
     #[serde(default)]
     pub build: Vec<String>,
@@ -136,18 +145,27 @@ pub struct Guest {
     pub redis: RedisFacts,
     /// nginx.
     pub nginx: NginxFacts,
-    /// The application.
-    pub application: ApplicationFacts,
+    /// The stand-in; Mastodon's own come from the table of tags.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub application: Option<ApplicationFacts>,
     /// Network and SSH.
     pub system: SystemFacts,
 }
 
 impl Recipe {
-    /// Reads `image.toml` in the folder and applies `--set key=value` on top.
-    pub fn load(folder: &Path, overrides: &[String]) -> Result<Self> {
+    /// Reads `image.toml` in the folder and applies `--tag` and `--set key=value` on top.
+    pub fn load(folder: &Path, tag: Option<&str>, overrides: &[String]) -> Result<Self> {
         let path = folder.join("image.toml");
-        let text = fs::read_to_string(&path)?;
-        let image = parse(&path, &text, overrides)?;
+        let mut image = file::read(&path, overrides)?;
+        if let Some(tag) = tag.filter(|tag| image.app.tag != *tag) {
+            if image.app.folder.is_some() {
+                let message =
+                    format!("image `{}` has no tag `{tag}`: it carries {}", image.name, image.app.tag);
+                let hint = format!("leave --tag out, or say --tag {}", image.app.tag);
+                return Err(Fault::user(message).hint(hint).into());
+            }
+            tag.clone_into(&mut image.app.tag);
+        }
         let recipe = Recipe { folder: folder.to_owned(), image };
         recipe.check().map_err(|message| Fault::user(format!("`{}`: {message}", path.display())))?;
         Ok(recipe)
@@ -164,20 +182,14 @@ impl Recipe {
 
     /// Names that `--mirror NAME=URL` may have for this image.
     pub fn archives(&self) -> Vec<&str> {
-        match self.base() {
+        let mut names = match self.base() {
             Base::Debian(_) => vec!["debian", "debian-security"],
             Base::Rpm(rpm) => rpm.archives.keys().map(String::as_str).collect(),
+        };
+        if self.image.app.folder.is_none() {
+            names.extend(crate::mastodon::origins::MIRRORS);
         }
-    }
-
-    /// Refuses another Mastodon tag than the recipe's.
-    pub fn require_tag(&self, tag: &str) -> Result<()> {
-        if self.image.app.tag == tag {
-            return Ok(());
-        }
-        let message =
-            format!("image `{}` has no tag `{tag}`: it carries {}", self.image.name, self.image.app.tag);
-        Err(Fault::user(message).hint(format!("leave --tag out, or say --tag {}", self.image.app.tag)).into())
+        names
     }
 
     /// The recipe in canonical form, the input of every stage's key.
@@ -208,8 +220,18 @@ impl Recipe {
         if let Some(name) = image.overlays.iter().find(|name| !base::is_plain(name)) {
             return Err(format!("key `overlays`: `{name}` may have only a-z, 0-9 and `-`"));
         }
-        if let Some(folder) = &image.app.folder {
-            base::folder_below("app.folder", folder)?;
+        match (&image.app.folder, &image.guest.application) {
+            (Some(folder), Some(_)) => base::folder_below("app.folder", folder)?,
+            (None, None) => {}
+            (Some(_), None) => {
+                return Err("a stand-in (`app.folder`) needs the table `guest.application`".to_owned());
+            }
+            (None, Some(_)) => {
+                return Err(
+                    "table `guest.application`: only for a stand-in (`app.folder`); tags have their own"
+                        .to_owned(),
+                );
+            }
         }
         if image.overlays.iter().collect::<BTreeSet<_>>().len() != image.overlays.len() {
             return Err("key `overlays`: an overlay is listed twice".to_owned());
@@ -233,23 +255,4 @@ impl Recipe {
         }
         Ok(())
     }
-}
-
-fn parse(path: &Path, text: &str, overrides: &[String]) -> Result<Image> {
-    let named = |error: toml::de::Error| {
-        Fault::user(format!("`{}`: {}", path.display(), error.to_string().trim_end()))
-    };
-    // The text is parsed as it stands first, so that an error points at its line and column.
-    let image: Image = toml::from_str(text).map_err(named)?;
-    if overrides.is_empty() {
-        return Ok(image);
-    }
-    let mut table: toml::Table = toml::from_str(text).map_err(named)?;
-    for assignment in overrides {
-        set::apply(&mut table, assignment)?;
-    }
-    let image = table.try_into().map_err(|error: toml::de::Error| {
-        Fault::user(format!("--set {}: {}", overrides.join(" --set "), error.to_string().trim_end()))
-    });
-    image.context("applying --set")
 }

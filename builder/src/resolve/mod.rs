@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::recipe::{Base, Recipe};
+use crate::rpm::evr::Evr;
 use crate::store::{Key, hex};
 
 /// The only version of the lock's format so far.
@@ -91,6 +92,11 @@ pub enum Tree {
 }
 
 impl LockedPackage {
+    /// Upstream's version.
+    pub fn version(&self) -> String {
+        Evr::parse(&self.evr).version
+    }
+
     /// The last part of its location.
     pub fn file_name(&self) -> &str {
         self.location.rsplit('/').next().unwrap_or(&self.location)
@@ -224,6 +230,7 @@ fn recipe_digest(recipe: &Recipe) -> Result<String> {
         // Mirrors may move; what is asked of them stays the same.
         Base::Rpm(base) => Recipe::canonical(&(
             &base.bootstrap,
+            &base.without,
             &base.packages,
             &base.build_packages,
             base.repositories

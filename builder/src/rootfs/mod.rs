@@ -16,7 +16,7 @@ use fs_err as fs;
 use crate::context::Context;
 use crate::error::Fault;
 use crate::recipe::{Base, Recipe};
-use crate::resolve::Lock;
+use crate::resolve::{Lock, Tree};
 use crate::sandbox::Sandbox;
 use crate::store::Key;
 use crate::tree::path::TreePath;
@@ -55,6 +55,16 @@ pub fn make(recipe: &Recipe, lock: &Lock, context: &Context) -> Result<(BaseTree
         }
     })?;
     Ok((BaseTree { tar: folder.join("base.tar"), key }, cached))
+}
+
+/// What stands for the compilers in the key of an application.
+pub fn compilers_key(recipe: &Recipe, lock: &Lock) -> Result<Key> {
+    Ok(match recipe.base() {
+        Base::Debian(debian) => {
+            Key::of("compilers", 1, &[lock.key().as_str(), &Recipe::canonical(&debian.build_packages)?])
+        }
+        Base::Rpm(_) => rpm::trees_key(lock, &[Tree::Build]),
+    })
 }
 
 /// The tree with the compilers beside it, unpacked: where an application is built. Nothing of it but the result gets into an image.

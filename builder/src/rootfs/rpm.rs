@@ -59,11 +59,14 @@ pub fn key(base: &Rpm, recipe: &Recipe, lock: &Lock) -> Result<Key> {
     let before = base.before.as_ref().map(|folder| recipe.folder.join(folder));
     let before = before.as_deref().map_or(Ok(String::new()), crate::digest::folder)?;
     let packages = trees_key(lock, &[Tree::Bootstrap, Tree::Image]);
-    let options = Recipe::canonical(&(&base.bootstrap, &base.after))?;
-    Ok(Key::of("rootfs-rpm", STAGE_VERSION, &[packages.as_str(), &options, &before, &lock.epoch.to_string()]))
+    let options = Recipe::canonical(&(&base.bootstrap, &base.after, &base.ca_roots))?;
+    let roots = base.ca_roots.as_ref().map_or_else(String::new, |_| ca_roots());
+    let epoch = lock.epoch.to_string();
+    Ok(Key::of("rootfs-rpm", STAGE_VERSION, &[packages.as_str(), &options, &before, &roots, &epoch]))
 }
 
-fn trees_key(lock: &Lock, trees: &[Tree]) -> Key {
+/// What stands for the packages of trees in a key.
+pub(super) fn trees_key(lock: &Lock, trees: &[Tree]) -> Key {
     let part = |tree: &Tree| {
         lock.tree(*tree).iter().map(|package| package.sha256.as_str()).collect::<Vec<_>>().join(" ")
     };
@@ -129,12 +132,21 @@ pub fn make(base: &Rpm, recipe: &Recipe, lock: &Lock, tar: &Path, context: &Cont
         super::files_before(&recipe.folder.join(before), lock.epoch, &files)?;
         sandbox.untar_at("target", &files)?;
     }
+    if let Some(path) = &base.ca_roots {
+        let files = root.join("build/ca-roots");
+        let target = files.join(path.trim_start_matches('/'));
+        fs::create_dir_all(target.parent().unwrap_or(&files))?;
+        fs::write(&target, ca_roots())?;
+        let tar = root.join("build/ca-roots.tar");
+        super::files_before(&files, lock.epoch, &tar)?;
+        sandbox.untar_at("target", &tar)?;
+    }
 
     let mut progress = Progress { total: image.len() as u64, done: 0 };
     sandbox.run_mounted(
         &["target"],
         &[
-            "sh",
+            "bash",
             "-ec",
             "exec yum -y -c /build/yum.conf --releasever=7 --installroot=/target install /packages/*.rpm",
         ],
@@ -145,9 +157,27 @@ pub fn make(base: &Rpm, recipe: &Recipe, lock: &Lock, tar: &Path, context: &Cont
         sandbox.run_at("target", &["sh", "-ec", command])?;
     }
     context.reporter.doing("packing the tree");
-    sandbox
-        .run(&["sh", "-ec", "rm -f /target/var/lib/rpm/__db.* /target/var/lib/rpm/.*.lock"], Network::None)?;
+    sandbox.run(
+        &["bash", "-ec", "rm -f /target/var/lib/rpm/__db.* /target/var/lib/rpm/.*.lock"],
+        Network::None,
+    )?;
     sandbox.pack_tree("target", lock.epoch, tar)
+}
+
+/// Mozilla's certificate roots, as PEM.
+fn ca_roots() -> String {
+    let mut text =
+        String::from("# Mozilla's certificate roots, as of the build of imgbuild that made this image.\n");
+    for root in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
+        let code = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, root.as_ref());
+        text.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in code.as_bytes().chunks(64) {
+            text.push_str(&String::from_utf8_lossy(line));
+            text.push('\n');
+        }
+        text.push_str("-----END CERTIFICATE-----\n");
+    }
+    text
 }
 
 /// Installs the packages that only a build needs, by the tree's own yum.
