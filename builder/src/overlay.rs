@@ -22,7 +22,6 @@ use crate::recipe::{Boot, Recipe};
 use crate::report::Unit;
 use crate::resolve::{Lock, Tree};
 use crate::rootfs::BaseTree;
-use crate::rpm::evr::Evr;
 use crate::store::Key;
 use crate::tree::accounts::Accounts;
 use crate::tree::machine_state::{self, Rule};
@@ -159,7 +158,7 @@ fn add_own_files(layer: &mut Layer, inputs: &Inputs<'_>, ids: &Ids) -> Result<()
     if !inputs.lock.packages.is_empty() {
         layer.add(PACKAGES, 0o644, Content::Bytes(packages(inputs.lock).into_bytes()))?;
     }
-    let boot = boot_with_kernel(&image.boot, inputs.lock)?;
+    let boot = boot_with_kernel(&image.boot, inputs.base)?;
     for (path, text) in crate::disk::menus(&boot, &image.title, ids) {
         layer.add(path, 0o644, Content::Bytes(text.into_bytes()))?;
         layer.replace.insert(path.to_owned());
@@ -176,15 +175,14 @@ fn packages(lock: &Lock) -> String {
 }
 
 /// The recipe's paths, with the version of the kernel that the image has.
-fn boot_with_kernel(boot: &Boot, lock: &Lock) -> Result<Boot> {
+fn boot_with_kernel(boot: &Boot, base: &BaseTree) -> Result<Boot> {
     const PLACE: &str = "{kernel}";
     let mut boot = boot.clone();
     if [&boot.kernel, &boot.initrd].iter().any(|path| path.contains(PLACE)) {
-        let kernel = lock.package("kernel").ok_or_else(|| {
-            Fault::user("table `boot` says `{kernel}`, and the image has no package of this name")
+        let version = base.kernel().ok_or_else(|| {
+            Fault::user("table `boot` says `{kernel}`, and no package brought a `/boot/vmlinuz-…`")
+                .hint("is `kernel` among the packages?")
         })?;
-        let evr = Evr::parse(&kernel.evr);
-        let version = format!("{}-{}.{}", evr.version, evr.release, kernel.arch);
         boot.kernel = boot.kernel.replace(PLACE, &version);
         boot.initrd = boot.initrd.replace(PLACE, &version);
     }

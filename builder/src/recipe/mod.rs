@@ -116,7 +116,7 @@ pub struct Boot {
     /// Who keeps the menu of kernels.
     #[serde(default)]
     pub menu: Menu,
-    /// Kernel in the root file system; `{kernel}` stands for the version of the package `kernel`.
+    /// Kernel in the root file system; `{kernel}` stands for the version in the name of the newest kernel's file.
     pub kernel: String,
     /// Its initramfs.
     pub initrd: String,

@@ -35,6 +35,12 @@ impl BaseTree {
         &self.tar
     }
 
+    /// The version of its kernel, where the name of the kernel's file says it.
+    pub fn kernel(&self) -> Option<String> {
+        let text = fs::read_to_string(self.tar.with_file_name(rpm::KERNEL)).ok()?;
+        (!text.is_empty()).then_some(text)
+    }
+
     /// Its key.
     pub fn key(&self) -> &Key {
         &self.key

@@ -22,6 +22,7 @@ use crate::fetch::{Fetcher, Wanted};
 use crate::recipe::{Recipe, Rpm};
 use crate::report::Unit;
 use crate::resolve::{Lock, LockedPackage, Tree};
+use crate::rpm::evr::compare_versions;
 use crate::rpm::header::Package;
 use crate::rpm::payload;
 use crate::rpm::signature::{Keyring, Verified};
@@ -29,7 +30,10 @@ use crate::sandbox::{Network, Sandbox};
 use crate::store::Key;
 
 /// Raise when equal inputs give another tree.
-const STAGE_VERSION: u32 = 1;
+const STAGE_VERSION: u32 = 2;
+
+/// Beside the tar: the version of the tree's kernel, empty when it has none.
+pub(super) const KERNEL: &str = "kernel";
 
 /// Installed before all others, because the rest relies on their folders, links and accounts; and before `/proc` is mounted in the
 /// target, which `filesystem` owns.
@@ -156,12 +160,28 @@ pub fn make(base: &Rpm, recipe: &Recipe, lock: &Lock, tar: &Path, context: &Cont
         context.reporter.doing(command);
         sandbox.run_at("target", &["sh", "-ec", command])?;
     }
+    fs::write(tar.with_file_name(KERNEL), newest_kernel(&root.join("target/boot"))?)?;
     context.reporter.doing("packing the tree");
     sandbox.run(
         &["bash", "-ec", "rm -f /target/var/lib/rpm/__db.* /target/var/lib/rpm/.*.lock"],
         Network::None,
     )?;
     sandbox.pack_tree("target", lock.epoch, tar)
+}
+
+/// The version of the newest kernel: what follows `vmlinuz-`. A rescue image is named after a machine id, not after a version.
+fn newest_kernel(boot: &Path) -> Result<String> {
+    let mut versions = Vec::new();
+    for entry in fs::read_dir(boot)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        versions.extend(
+            name.strip_prefix("vmlinuz-")
+                .filter(|version| !version.starts_with("0-rescue"))
+                .map(str::to_owned),
+        );
+    }
+    versions.sort_by(|one, two| compare_versions(one, two));
+    Ok(versions.pop().unwrap_or_default())
 }
 
 /// Mozilla's certificate roots, as PEM.
