@@ -31,7 +31,7 @@ use crate::tree::writer::{Meta, TreeWriter};
 use layer::{Content, Layer};
 
 /// Raise when equal inputs give another tree.
-const STAGE_VERSION: u32 = 2;
+const STAGE_VERSION: u32 = 3;
 /// Unit files larger than this are no unit files.
 const UNIT_LIMIT: u64 = 64 << 10;
 const ACCOUNT_FILES: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow"];
@@ -299,12 +299,11 @@ impl<W: Write> Composer<W> {
         {
             let mut text = Vec::new();
             entry.read_to_end(&mut text)?;
-            let meta = meta_of(entry)?;
             self.units.insert(
                 path.name().to_owned(),
                 (path.to_string(), String::from_utf8_lossy(&text).into_owned()),
             );
-            return self.writer.file(path, meta, &text);
+            return self.writer.copy_read(entry, path, &text);
         }
         self.writer.copy(entry, path)
     }

@@ -76,6 +76,30 @@ impl<W: Write> TreeWriter<W> {
 
     /// A member of another tree as it is, its extended attributes with it.
     pub fn copy<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>, path: &TreePath) -> Result<()> {
+        let mut header = self.start_copy(entry)?;
+        let link = entry.link_name()?.map(std::borrow::Cow::into_owned);
+        match link {
+            Some(target) => self
+                .builder
+                .append_link(&mut header, path.member(), target)
+                .with_context(|| format!("copying `{path}`")),
+            None => self.append(&mut header, path, entry),
+        }
+    }
+
+    /// The same for a file whose content has been read already.
+    pub fn copy_read<R: Read>(
+        &mut self,
+        entry: &mut tar::Entry<'_, R>,
+        path: &TreePath,
+        content: &[u8],
+    ) -> Result<()> {
+        let mut header = self.start_copy(entry)?;
+        self.append(&mut header, path, content)
+    }
+
+    /// Writes a member's extended attributes; its header in this tree.
+    fn start_copy<R: Read>(&mut self, entry: &mut tar::Entry<'_, R>) -> Result<Header> {
         let mut attributes: Vec<(String, Vec<u8>)> = Vec::new();
         if let Some(extensions) = entry.pax_extensions()? {
             for extension in extensions {
@@ -91,17 +115,10 @@ impl<W: Write> TreeWriter<W> {
             self.builder.append_pax_extensions(pairs)?;
         }
         let mut header = entry.header().clone();
-        let link = entry.link_name()?.map(std::borrow::Cow::into_owned);
         let mtime = header.mtime()?.min(self.epoch);
         header.set_mtime(mtime);
         header.set_size(entry.size());
-        match link {
-            Some(target) => self
-                .builder
-                .append_link(&mut header, path.member(), target)
-                .with_context(|| format!("copying `{path}`")),
-            None => self.append(&mut header, path, entry),
-        }
+        Ok(header)
     }
 
     /// Ends the tar and returns what it was written to.
