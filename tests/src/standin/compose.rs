@@ -148,6 +148,8 @@ fn assign(
         folders.extend(Path::new(path).ancestors().skip(1).filter_map(Path::to_str));
     }
     for (path, entry) in tree.entries.iter().filter(|(_, entry)| entry.kind == Kind::Folder) {
+        // Services want the folder of their log; what is in it stays out.
+        let of_logs = path.starts_with("/var/log/");
         let all = owners.get(path.as_str());
         let kept: Vec<_> =
             all.into_iter().flatten().filter(|package| kept.contains(package.name.as_str())).collect();
@@ -157,7 +159,8 @@ fn assign(
             _ if top => give(rpms, "filesystem", path, entry)?,
             [one] => give(rpms, &rpm_name(&one.name), path, entry)?,
             // What only packages have that stay out stays out with them.
-            [] if !folders.contains(path.as_str()) && (all.is_some() || unowned(path).is_none()) => {}
+            [] if !folders.contains(path.as_str())
+                && (all.is_some() || !of_logs && unowned(path).is_none()) => {}
             _ => give(rpms, "filesystem", path, entry)?,
         }
     }

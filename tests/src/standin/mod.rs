@@ -196,11 +196,14 @@ mod tests {
             "{}",
             files("filesystem")
         );
+        let logs = "42750 redis:redis /var/log/redis\n";
+        assert!(files("filesystem").contains(logs), "{}", files("filesystem"));
         assert!(files("filesystem").contains("120777 root:root /bin\n"), "{}", files("filesystem"));
         assert!(files("filesystem").contains("40755 root:root /proc\n"), "{}", files("filesystem"));
         assert_eq!(files("setup"), "100644 root:root /etc/group\n100644 root:root /etc/passwd\n");
         let generated = files("stand-in-generated");
         assert!(generated.contains("/usr/lib/awk\n"), "{generated}");
+        assert!(!generated.contains("redis.log"), "{generated}");
         assert!(!generated.contains("machine-id") && !generated.contains("/av\n"), "{generated}");
 
         // What a resolver must see through: compression, two builds, a path that only the long list has.

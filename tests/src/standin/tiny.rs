@@ -55,6 +55,7 @@ fn root(file: &Path) -> Result<()> {
         "var",
         "var/lib",
         "var/lib/dpkg",
+        "var/log",
         "boot",
         "proc",
         "dev",
@@ -72,6 +73,7 @@ fn root(file: &Path) -> Result<()> {
         add(&mut tar, EntryType::Symlink, &format!("usr/lib/{link}"), 0o777, 0, &target)?;
     }
     add(&mut tar, EntryType::Directory, "var/lib/redis", 0o750, 101, "")?;
+    add(&mut tar, EntryType::Directory, "var/log/redis", 0o2750, 101, "")?;
     for (name, version, fields, files) in PACKAGES {
         let fields = if fields.is_empty() { String::new() } else { format!("{fields}\n") };
         status.push_str(&format!(
@@ -101,6 +103,7 @@ fn root(file: &Path) -> Result<()> {
         ("etc/hosts", 0o644, "127.0.0.1 localhost\n"),
         ("boot/initrd.img-6.1.0-1-amd64", 0o644, "initrd"),
         ("etc/machine-id", 0o444, "0123\n"),
+        ("var/log/redis/redis.log", 0o640, "of this one root"),
     ] {
         add(&mut tar, EntryType::Regular, path, mode, 0, text)?;
     }
