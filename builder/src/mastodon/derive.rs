@@ -35,6 +35,7 @@ pub fn tag(name: &str, source: &Source, tools: &Tools, origins: &Origins, contex
     let ruby =
         package("ruby-").ok_or_else(|| wrong(format!("ruby-build gives no digest for Ruby {version}")))?;
     let lock = source.text("Gemfile.lock")?;
+    let schema = source.text("db/schema.rb")?;
     let sample = source.optional(".env.production.sample")?.unwrap_or_default();
     let names = |key: &str| sample.lines().any(|line| line.starts_with(&format!("{key}=")));
     let needs = |gem: &str, major: u32| gem_major(&lock, gem).is_some_and(|found| found >= major);
@@ -43,7 +44,7 @@ pub fn tag(name: &str, source: &Source, tools: &Tools, origins: &Origins, contex
         tag: name.to_owned(),
         image: super::tags::DEFAULT_IMAGE.to_owned(),
         commit: None,
-        schema_version: schema_version(&source.text("db/schema.rb")?).map_err(wrong)?,
+        schema_version: schema_version(&schema).map_err(wrong)?,
         local_https: names("LOCAL_HTTPS"),
         paperclip_secret: names("PAPERCLIP_SECRET"),
         ffprobe: true,
@@ -53,7 +54,8 @@ pub fn tag(name: &str, source: &Source, tools: &Tools, origins: &Origins, contex
         ruby: Ruby { version, url: ruby.url, sha256: ruby.sha256 },
         openssl: package("openssl-"),
         postgresql: Range {
-            minimum: "9.5".to_owned(),
+            // `jsonb` came with v2.4, `ON CONFLICT` with v2.5; what is older lives on CentOS 7's own 9.2.
+            minimum: if schema.contains("jsonb") { "9.5" } else { "9.2" }.to_owned(),
             below: (!needs("rails", 6) && lock.contains("\n    rails (5.1.")).then(|| "12".to_owned()),
         },
         redis: Range { minimum: if needs("sidekiq", 6) { "4.0" } else { "2.8" }.to_owned(), below: None },

@@ -180,6 +180,7 @@ impl<'u> Solver<'_, 'u> {
             wanted.extend(
                 names
                     .iter()
+                    .filter(|name| !self.base.without.contains(name))
                     .map(|name| solve::Wanted { name: name.clone(), repositories: repositories.clone() }),
             );
         }
