@@ -34,10 +34,9 @@ exec chroot "$first" "$@"
 "#;
 
 /// What a program in the tree may know of the host: nothing.
-const ENVIRONMENT: [&str; 6] = [
+const ENVIRONMENT: [&str; 5] = [
     "env",
     "-i",
-    "LC_ALL=C.UTF-8",
     "TZ=UTC",
     "HOME=/root",
     "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -106,7 +105,7 @@ impl<'a> Sandbox<'a> {
 
     /// Runs a command as root of the tree.
     pub fn run(&self, command: &[&str], network: Network) -> Result<()> {
-        self.enter(&[], network).args(ENVIRONMENT).args(command).run()
+        self.enter(&[], network).args(ENVIRONMENT).arg(locale(&self.root)).args(command).run()
     }
 
     /// Runs a command as root of the tree, without network, with the mounts in inner roots as well; hears its lines.
@@ -116,12 +115,19 @@ impl<'a> Sandbox<'a> {
         command: &[&str],
         on_line: impl FnMut(&str) + 'a,
     ) -> Result<()> {
-        self.enter(inner, Network::None).args(ENVIRONMENT).args(command).on_line(on_line).run()
+        self.enter(inner, Network::None)
+            .args(ENVIRONMENT)
+            .arg(locale(&self.root))
+            .args(command)
+            .on_line(on_line)
+            .run()
     }
 
     /// Runs a command as root of a root inside the tree, without network.
     pub fn run_at(&self, inner: &str, command: &[&str]) -> Result<()> {
-        self.enter_roots(&[self.root.join(inner)], Network::None).args(ENVIRONMENT).args(command).run()
+        let root = self.root.join(inner);
+        let locale = locale(&root);
+        self.enter_roots(&[root], Network::None).args(ENVIRONMENT).arg(locale).args(command).run()
     }
 
     /// Runs a shell command as a user of the tree, in a folder of it, without network.
@@ -137,8 +143,8 @@ impl<'a> Sandbox<'a> {
             "--clear-groups",
             "env",
             "-i",
-            "LC_ALL=C.UTF-8",
             "TZ=UTC",
+            locale(&self.root),
         ];
         let rest = ["HOME=/home/mastodon", "PATH=/usr/local/bin:/usr/bin:/bin", "sh", "-ec", &script];
         self.enter(&[], Network::None).args(inside).args(rest).run()
@@ -200,6 +206,18 @@ impl<'a> Sandbox<'a> {
             run = run.arg("--net");
         }
         run.args(["--", "sh", "-ec", ENTER, "sandbox"]).args(roots).arg("--")
+    }
+}
+
+/// A setting with UTF-8, which the sources of gems need, as far as the tree has one: CentOS 7 has no `C.UTF-8`.
+fn locale(root: &Path) -> &'static str {
+    let has = |name: &str| root.join("usr/lib/locale").join(name).exists();
+    if has("C.utf8") {
+        "LC_ALL=C.UTF-8"
+    } else if has("locale-archive") {
+        "LC_ALL=en_US.UTF-8"
+    } else {
+        "LC_ALL=C"
     }
 }
 
