@@ -16,10 +16,11 @@ const LEAD: usize = 96;
 const HEADER: [u8; 3] = [0x8e, 0xad, 0xe8];
 
 impl Repository {
-    /// Changes one bit in the last quarter of a package, which is payload.
+    /// Changes one bit in the middle of a package's payload.
     pub fn flip_byte(&self, package: &Path) -> Result<()> {
         let mut bytes = fs::read(package)?;
-        let place = bytes.len() - bytes.len() / 8 - 1;
+        let (_, payload) = main_header(&bytes).context("this is no RPM package")?;
+        let place = usize::midpoint(payload, bytes.len());
         bytes[place] ^= 0x10;
         Ok(fs::write(package, bytes)?)
     }

@@ -27,6 +27,7 @@ mod tree;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use fs_err as fs;
@@ -48,7 +49,7 @@ pub struct Repository {
     pub key: PathBuf,
     /// Its fingerprint: 40 hexadecimal digits, upper case.
     pub fingerprint: String,
-    signer: Signer,
+    signer: Arc<Signer>,
 }
 
 impl Repository {
@@ -88,7 +89,7 @@ impl Repository {
         spec::build(&of_xz, Payload::Xz, &root, &target, &work.path().join("xz"))?;
         spec::build(&old, Payload::Gzip, &old_root, &target, &work.path().join("older"))?;
 
-        let signer = Signer::new("CentOS 7 stand-in")?;
+        let signer = Arc::new(Signer::new("CentOS 7 stand-in")?);
         let key = folder.join("RPM-GPG-KEY-centos7-stand-in");
         signer.export(&key)?;
         let fingerprint = signer.fingerprint.clone();
@@ -97,6 +98,26 @@ impl Repository {
         drop(work);
         repository.index()?;
         Ok(repository)
+    }
+
+    /// A copy of it in a new folder, to be spoilt; the same key signs there.
+    pub fn copy(&self, folder: &Path) -> Result<Repository> {
+        for name in ["repodata", "Packages"] {
+            fs::create_dir_all(folder.join(name))?;
+            for file in fs::read_dir(self.folder.join(name))? {
+                let file = file?;
+                fs::copy(file.path(), folder.join(name).join(file.file_name()))?;
+            }
+        }
+        let folder = fs::canonicalize(folder)?;
+        let key = folder.join(self.key.file_name().context("the key has a name")?);
+        fs::copy(&self.key, &key)?;
+        Ok(Repository {
+            folder,
+            key,
+            fingerprint: self.fingerprint.clone(),
+            signer: Arc::clone(&self.signer),
+        })
     }
 
     /// Writes the repository's metadata anew, for the packages as they are now.
