@@ -3,7 +3,8 @@
 //! Mirrors are tried in the order given; one that does not answer is not asked again in the same run. `file://` works like any
 //! mirror. What nobody could deliver is named with every host that was tried.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -49,15 +50,47 @@ pub struct Wanted {
 pub struct Fetcher<'a> {
     context: &'a Context,
     agent: ureq::Agent,
-    dead: Mutex<BTreeSet<String>>,
+    /// Hosts that do not answer, and why.
+    dead: Mutex<BTreeMap<String, String>>,
 }
 
 /// Why one URL did not give what was asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Failure {
     /// Its host does not answer; no use asking it again.
     Host(String),
-    /// It answers, but not with this file.
+    /// It answers that it has no such file.
+    Missing,
+    /// It answers with something else.
     File(String),
+}
+
+/// One URL that did not give what was asked. In words, a host that does not answer is the same for all its files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tried {
+    url: String,
+    failure: Failure,
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.failure {
+            Failure::Host(why) => write!(out, "{} does not answer: {why}", host(&self.url)),
+            Failure::Missing => write!(out, "there is no {}", self.url),
+            Failure::File(why) => write!(out, "{}: {why}", self.url),
+        }
+    }
+}
+
+/// Each thing that was tried, in words, once.
+pub fn words<'a>(tried: impl IntoIterator<Item = &'a Tried>) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for text in tried.into_iter().map(Tried::to_string) {
+        if !all.contains(&text) {
+            all.push(text);
+        }
+    }
+    all
 }
 
 impl<'a> Fetcher<'a> {
@@ -117,7 +150,7 @@ impl<'a> Fetcher<'a> {
 
     /// A small file that nothing pins, such as an index whose own content the caller checks, and the URL that gave it; else every
     /// URL with what was wrong.
-    pub fn text(&self, urls: &[String], limit: u64) -> Result<(Vec<u8>, String), String> {
+    pub fn text(&self, urls: &[String], limit: u64) -> Result<(Vec<u8>, String), Vec<Tried>> {
         let mut tried = Vec::new();
         for url in urls {
             let reader = match self.open(url) {
@@ -130,11 +163,13 @@ impl<'a> Fetcher<'a> {
             let mut bytes = Vec::new();
             match reader.take(limit + 1).read_to_end(&mut bytes) {
                 Ok(_) if bytes.len() as u64 <= limit => return Ok((bytes, url.clone())),
-                Ok(_) => tried.push(format!("{url}: larger than {}", human(limit))),
-                Err(error) => tried.push(format!("{url}: {error}")),
+                Ok(_) => {
+                    tried.push(self.learn(url, Failure::File(format!("larger than {}", human(limit)))));
+                }
+                Err(error) => tried.push(self.learn(url, Failure::File(error.to_string()))),
             }
         }
-        Err(tried.join("; "))
+        Err(tried)
     }
 
     fn one(&self, wanted: &Wanted) -> Result<PathBuf, String> {
@@ -156,17 +191,19 @@ impl<'a> Fetcher<'a> {
                 Err(failure) => tried.push(self.learn(url, failure)),
             }
         }
-        Err(format!("{} ({}): {}", wanted.name, wanted.origin, tried.join("; ")))
+        // A flat mirror has none of the publisher's folders; where the file was found tells more.
+        if tried.iter().any(|tried| matches!(tried.failure, Failure::File(_))) {
+            tried.retain(|tried| tried.failure != Failure::Missing);
+        }
+        let tried = if tried.is_empty() { "it has no mirror".to_owned() } else { words(&tried).join("; ") };
+        Err(format!("{} ({}): {tried}", wanted.name, wanted.origin))
     }
 
-    fn learn(&self, url: &str, failure: Failure) -> String {
-        match failure {
-            Failure::Host(why) => {
-                lock(&self.dead).insert(host(url).to_owned());
-                format!("{url}: {why}")
-            }
-            Failure::File(why) => format!("{url}: {why}"),
+    fn learn(&self, url: &str, failure: Failure) -> Tried {
+        if let Failure::Host(why) = &failure {
+            lock(&self.dead).insert(host(url).to_owned(), why.clone());
         }
+        Tried { url: url.to_owned(), failure }
     }
 
     fn download(&self, url: &str, wanted: &Wanted, folder: &Path, path: &Path) -> Result<(), Failure> {
@@ -211,28 +248,25 @@ impl<'a> Fetcher<'a> {
         if let Some(path) = url.strip_prefix("file://") {
             return match fs::File::open(Path::new(path)) {
                 Ok(file) => Ok(Box::new(file)),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    Err(Failure::File("there is no such file".to_owned()))
-                }
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Failure::Missing),
                 Err(error) => Err(Failure::File(error.to_string())),
             };
         }
-        if lock(&self.dead).contains(host(url)) {
-            return Err(Failure::Host("its host did not answer before".to_owned()));
+        if let Some(why) = lock(&self.dead).get(host(url)) {
+            return Err(Failure::Host(why.clone()));
         }
         // The content is pinned as it lies on the server: no transfer encoding may change it.
         match self.agent.get(url).header("accept-encoding", "identity").call() {
             Ok(response) => Ok(Box::new(response.into_body().into_with_config().limit(LIMIT).reader())),
+            Err(ureq::Error::StatusCode(404 | 410)) => Err(Failure::Missing),
             Err(ureq::Error::StatusCode(status)) => Err(Failure::File(format!("HTTP {status}"))),
+            Err(ureq::Error::Io(error)) => Err(Failure::Host(error.to_string())),
             Err(error) => Err(Failure::Host(error.to_string())),
         }
     }
 
     fn fault(&self, errors: &[String]) -> anyhow::Error {
-        let mut message = errors.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n       ");
-        if errors.len() > SHOWN {
-            message.push_str(&format!("\n       and {} more", errors.len() - SHOWN));
-        }
+        let message = listed(errors);
         let fault = if self.context.offline {
             Fault::environment(message)
                 .hint("fetch it once with a network, or bring it with `imgbuild fetch --import DIR`")
@@ -241,6 +275,15 @@ impl<'a> Fetcher<'a> {
         };
         fault.into()
     }
+}
+
+/// One line each, and not too many.
+pub fn listed(lines: &[String]) -> String {
+    let mut text = lines.iter().take(SHOWN).cloned().collect::<Vec<_>>().join("\n       ");
+    if lines.len() > SHOWN {
+        text.push_str(&format!("\n       and {} more", lines.len() - SHOWN));
+    }
+    text
 }
 
 /// What a user can do when the hosts of an image cannot be reached.
@@ -308,13 +351,12 @@ mod tests {
         }
         let bad = wanted(vec![url("none"), url("short"), url("wrong"), url("long")], b"yes");
         let text = fetcher.file(&bad).unwrap_err().to_string();
-        for part in [
-            "a.rpm (repository `base`)",
-            "there is no such file",
-            "truncated: 2 of 3",
-            "expected 8a798890",
-            "larger than the 3",
-        ] {
+        assert!(!text.contains("there is no"), "{text}");
+        let none = fetcher.file(&wanted(vec![url("none")], b"yes")).unwrap_err().to_string();
+        assert!(none.ends_with(&format!("there is no {}", url("none"))), "{none}");
+        for part in
+            ["a.rpm (repository `base`)", "truncated: 2 of 3", "expected 8a798890", "larger than the 3"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
         let kept = || fs::read_dir(context.store.root().join(KIND)).map_or(0, Iterator::count);
@@ -328,14 +370,17 @@ mod tests {
     }
 
     #[test]
-    fn a_host_that_does_not_answer_is_asked_once() {
+    fn a_host_that_does_not_answer_is_asked_and_named_once() {
         let folder = tempfile::tempdir().unwrap();
         let context = Context::for_tests(&folder.path().join("store"));
         let fetcher = Fetcher::new(&context);
         // Port 9 (discard) of the loopback: nobody listens there.
         let urls = vec!["http://127.0.0.1:9/a".to_owned(), "http://127.0.0.1:9/b".to_owned()];
         let error = fetcher.file(&wanted(urls, b"x")).unwrap_err();
-        assert!(error.to_string().contains("did not answer before"), "{error}");
+        let why = "http://127.0.0.1:9 does not answer: Connection refused (os error 111)";
+        assert_eq!(error.to_string(), format!("cannot be had: a.rpm (repository `base`): {why}"));
+        let again = fetcher.open("http://127.0.0.1:9/c").err();
+        assert_eq!(again, Some(Failure::Host("Connection refused (os error 111)".to_owned())));
         assert_eq!(crate::error::exit_code(&error), 2);
     }
 }

@@ -8,7 +8,7 @@ use super::release::Release;
 use super::{Lock, LockedSuite, apt};
 use crate::context::Context;
 use crate::error::Fault;
-use crate::fetch::Fetcher;
+use crate::fetch::{self, Fetcher};
 use crate::recipe::Debian;
 
 /// Largest `InRelease` that is believed, in bytes.
@@ -22,7 +22,8 @@ pub fn resolve(debian: &Debian, recipe: String, context: &Context) -> Result<Loc
     for (uri, suite) in wanted(debian, context)? {
         context.reporter.doing(&format!("asking {uri} for {suite}"));
         let url = format!("{}/dists/{suite}/InRelease", uri.trim_end_matches('/'));
-        let (bytes, _) = fetcher.text(&[url], RELEASE_LIMIT).map_err(|why| {
+        let (bytes, _) = fetcher.text(&[url], RELEASE_LIMIT).map_err(|tried| {
+            let why = fetch::words(&tried).join("; ");
             Fault::environment(format!("the mirror cannot be used: {why}"))
                 .hint("check the network, name another with --mirror debian=URL, or use what the store has with --offline")
         })?;

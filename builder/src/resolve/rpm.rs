@@ -2,7 +2,7 @@
 //!
 //! `repomd.xml` is believed as far as the connection is (HTTPS); what it names is checked by digest, and every package again by its
 //! signature. A repository that does not answer stops the resolution, unless a mirror was named on the command line: then that
-//! mirror is taken to hold what is needed, and what it lacks is named.
+//! mirror is taken to hold what is needed, and what it lacks is named. A named mirror that has no repository at all stops it too.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,10 +12,10 @@ use fs_err as fs;
 use super::{Lock, LockedPackage, Tree};
 use crate::context::Context;
 use crate::error::Fault;
-use crate::fetch::{self, Fetcher, Wanted};
+use crate::fetch::{self, Fetcher, Tried, Wanted};
 use crate::recipe::{Repository, Rpm};
 use crate::repo::repomd::{Part, Repomd};
-use crate::repo::solve::{self, Universe};
+use crate::repo::solve::{self, Universe, Unresolved};
 use crate::repo::{Candidate, filelists, primary};
 
 /// Largest `repomd.xml` that is believed, in bytes.
@@ -101,7 +101,7 @@ fn ask<'a>(
     context: &Context,
 ) -> Result<(Vec<Answer<'a>>, Vec<String>)> {
     let own_mirror = base.archives.keys().any(|archive| context.mirror(archive).is_some());
-    let (mut answers, mut silent): (Vec<Answer<'_>>, Vec<String>) = (Vec::new(), Vec::new());
+    let (mut answers, mut silent): (Vec<Answer<'_>>, Vec<(&Repository, Vec<Tried>)>) = Default::default();
     for repository in &base.repositories {
         context.reporter.doing(&format!("asking for repository {}", repository.name));
         let urls: Vec<String> = roots(base, repository, context)
@@ -110,14 +110,12 @@ fn ask<'a>(
             .collect();
         let (bytes, url) = match fetcher.text(&urls, REPOMD_LIMIT) {
             Ok(found) => found,
-            Err(why) => {
-                let text = format!("repository `{}` cannot be had: {why}", repository.name);
-                if !own_mirror {
-                    return Err(fetch::ways_on(Fault::environment(text)).into());
+            Err(tried) => {
+                silent.push((repository, tried));
+                if own_mirror {
+                    continue;
                 }
-                context.reporter.note(&text);
-                silent.push(text);
-                continue;
+                return Err(unanswered(&silent).into());
             }
         };
         let root = url.trim_end_matches("/repodata/repomd.xml").to_owned();
@@ -128,7 +126,45 @@ fn ask<'a>(
         let repomd = Repomd::parse(&bytes).map_err(|why| index_fault(&url, &why))?;
         answers.push(Answer { repository, root, repomd });
     }
+    // Of an archive whose mirror was named, something must be there: a mistyped URL is no mirror.
+    silent.sort_by_key(|(repository, _)| context.mirror(&repository.archive).is_none());
+    let is_useless = |(repository, _): &(&Repository, _)| {
+        let same = |other: &&Repository| other.archive == repository.archive;
+        context.mirror(&repository.archive).is_some()
+            && base
+                .repositories
+                .iter()
+                .filter(same)
+                .all(|other| silent.iter().any(|(one, _)| one.name == other.name))
+    };
+    if answers.is_empty() || silent.iter().any(is_useless) {
+        return Err(unanswered(&silent).into());
+    }
+    let silent: Vec<String> = silent
+        .iter()
+        .map(|(repository, tried)| {
+            format!("repository `{}` cannot be had: {}", repository.name, fetch::words(tried).join("; "))
+        })
+        .collect();
+    for text in &silent {
+        context.reporter.note(text);
+    }
     Ok((answers, silent))
+}
+
+/// Names the repositories, and every host or file that was tried, once.
+fn unanswered(silent: &[(&Repository, Vec<Tried>)]) -> Fault {
+    let names: Vec<String> = silent.iter().map(|(repository, _)| format!("`{}`", repository.name)).collect();
+    let mut lines = fetch::words(silent.iter().flat_map(|(_, tried)| tried));
+    if silent.iter().any(|(_, tried)| tried.is_empty()) {
+        lines.push("the recipe names no mirror of it, and the command line neither".to_owned());
+    }
+    let what = if names.len() == 1 { "repository" } else { "repositories" };
+    fetch::ways_on(Fault::environment(format!(
+        "{what} {} cannot be had:\n       {}",
+        names.join(", "),
+        fetch::listed(&lines)
+    )))
 }
 
 fn index_fault(what: &str, why: &str) -> Fault {
@@ -201,13 +237,95 @@ impl<'u> Solver<'_, 'u> {
             }
             anyhow::Ok(all)
         };
-        solve::solve(self.universe, wanted, &mut owners).map_err(|error| {
-            let mut fault = Fault::environment(format!("the packages cannot be resolved: {error:#}"));
-            for text in self.silent {
-                fault = fault.hint(text.clone());
-            }
-            let archives: Vec<&str> = self.base.archives.keys().map(String::as_str).collect();
-            fault.hint(format!("a mirror that has them: --mirror NAME=URL ({})", archives.join(", "))).into()
+        solve::solve(self.universe, wanted, &mut owners).map_err(|error| match error {
+            Unresolved::FileLists(error) => error,
+            Unresolved::Problems(problems) => self.unresolved(&problems).into(),
         })
+    }
+
+    /// Where every repository answered, the list is wrong; else what is missing may be where nobody answers.
+    fn unresolved(&self, problems: &[String]) -> Fault {
+        let text = format!("the packages cannot be resolved: {}", fetch::listed(problems));
+        if self.silent.is_empty() {
+            return Fault::user(text)
+                .hint("change the recipe's packages (`rpm.packages`), or use a mirror that has them: --mirror NAME=URL");
+        }
+        let archives: Vec<&str> = self.base.archives.keys().map(String::as_str).collect();
+        let fault = self.silent.iter().fold(Fault::environment(text), |fault, text| fault.hint(text.clone()));
+        fault.hint(format!("a mirror that has them: --mirror NAME=URL ({})", archives.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: &str = r#"
+        bootstrap = ["yum"]
+        repositories = [
+            { name = "base", archive = "centos", path = "7/os" },
+            { name = "updates", archive = "centos", path = "7/updates" },
+            { name = "epel", archive = "epel", path = "7/x86_64" },
+        ]
+        [archives.centos]
+        mirrors = ["https://one.example.net/", "https://two.example.net/vault"]
+        keys = []
+        [archives.epel]
+        mirrors = ["https://epel.example.net"]
+        keys = []
+        [packages]
+    "#;
+
+    #[test]
+    fn a_mirror_of_the_command_line_is_nested_or_flat_and_stands_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut context = Context::for_tests(&folder.path().join("store"));
+        let base: Rpm = toml::from_str(BASE).unwrap();
+        let places = |index: usize, context: &Context| roots(&base, &base.repositories[index], context);
+        assert_eq!(
+            places(0, &context),
+            ["https://one.example.net/7/os", "https://two.example.net/vault/7/os"]
+        );
+        context.mirrors = vec![("centos".to_owned(), "file:///srv/m/".to_owned())];
+        assert_eq!(places(1, &context), ["file:///srv/m/7/updates", "file:///srv/m"]);
+        assert_eq!(places(2, &context), ["https://epel.example.net/7/x86_64"]);
+    }
+
+    /// Which repositories answer, or the error.
+    fn asked(context: &Context) -> Result<(Vec<String>, usize)> {
+        let base: Rpm = toml::from_str(BASE).unwrap();
+        let fetcher = Fetcher::new(context);
+        let (answers, silent) = ask(&base, &fetcher, context)?;
+        Ok((answers.iter().map(|answer| answer.repository.name.clone()).collect(), silent.len()))
+    }
+
+    #[test]
+    fn a_named_mirror_may_lack_repositories_but_not_all_of_its_archive() {
+        const REPOMD: &str = "<repomd><data type=\"primary\"><location href=\"repodata/p.xml.gz\"/>\
+            <checksum type=\"sha256\">1111111111111111111111111111111111111111111111111111111111111111</checksum>\
+            </data></repomd>";
+        let folder = tempfile::tempdir().unwrap();
+        let mut context = Context::for_tests(&folder.path().join("store"));
+        let mirror = |name: &str| format!("file://{}/{name}", folder.path().display());
+        let add = |root: &str| {
+            let repodata = folder.path().join(root).join("repodata");
+            fs::create_dir_all(&repodata).unwrap();
+            fs::write(repodata.join("repomd.xml"), REPOMD).unwrap();
+        };
+        add("nested/7/os");
+        add("flat");
+        let named = |centos: &str, epel: &str| {
+            vec![("centos".to_owned(), mirror(centos)), ("epel".to_owned(), mirror(epel))]
+        };
+        // One of the two of CentOS is enough, and a flat one is asked once.
+        context.mirrors = named("nested", "flat");
+        assert_eq!(asked(&context).unwrap(), (vec!["base".to_owned(), "epel".to_owned()], 1));
+        context.mirrors = named("flat", "flat");
+        assert_eq!(asked(&context).unwrap(), (vec!["base".to_owned()], 0));
+        context.mirrors = named("flat", "mistyped");
+        let error = asked(&context).unwrap_err();
+        assert_eq!(crate::error::exit_code(&error), 2);
+        let text = error.to_string();
+        assert!(text.starts_with("repository `epel` cannot be had:") && !text.contains("updates"), "{text}");
     }
 }
