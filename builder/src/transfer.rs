@@ -101,8 +101,7 @@ pub fn import(recipe: &Recipe, folder: &Path, context: &Context) -> Result<usize
             folder.display()
         ))
     })?;
-    let manifest: Manifest =
-        serde_json::from_str(&text).map_err(|error| Fault::user(format!("`{}`: {error}", path.display())))?;
+    let manifest: Manifest = serde_json::from_str(&text).map_err(|error| wrong(&path, &error))?;
     if manifest.schema != SCHEMA || manifest.image != recipe.image.name {
         let message = format!(
             "`{}` has the inputs of image `{}` in format {}; wanted: `{}` in format {SCHEMA}",
@@ -111,8 +110,11 @@ pub fn import(recipe: &Recipe, folder: &Path, context: &Context) -> Result<usize
             manifest.schema,
             recipe.image.name
         );
-        return Err(Fault::user(message).hint("export it again with this version of imgbuild").into());
+        return Err(Fault::user(message)
+            .hint("export that image's inputs with this version of imgbuild")
+            .into());
     }
+    manifest.lock.check().map_err(|error| wrong(&path, &format!("{error:#}")))?;
     let mut count = 0;
     for file in &manifest.files {
         context.reporter.doing(&file.name);
@@ -123,10 +125,10 @@ pub fn import(recipe: &Recipe, folder: &Path, context: &Context) -> Result<usize
     }
     for entry in &manifest.entries {
         let kind = ENTRIES.iter().find(|kind| **kind == entry.kind).ok_or_else(|| {
-            Fault::user(format!("`{}`: `{}` is nothing that can be imported", path.display(), entry.kind))
+            wrong(&path, &format!("`{}` is nothing that can be imported", entry.kind.escape_debug()))
         })?;
         let key = Key::parse(&entry.key)
-            .ok_or_else(|| Fault::user(format!("`{}`: `{}` is no key", path.display(), entry.key)))?;
+            .ok_or_else(|| wrong(&path, &format!("`{}` is no key", entry.key.escape_debug())))?;
         context.reporter.doing(&entry.tar.name);
         let tar = folder.join("entries").join(plain(&path, &entry.tar.name)?);
         check(&tar, &entry.tar)?;
@@ -159,17 +161,25 @@ fn pack(entry: &Path, target: &Path) -> Result<()> {
     crate::atomic::publish(temp, target)
 }
 
+fn wrong(manifest: &Path, what: &dyn std::fmt::Display) -> Fault {
+    Fault::user(format!("`{}`: {what}", manifest.display()))
+        .hint("make the folder again with `imgbuild fetch --export`")
+}
+
 /// A name that is one part of a path.
 fn plain<'a>(manifest: &Path, name: &'a str) -> Result<&'a str> {
     if name.is_empty() || name.contains(['/', '\0']) || name.starts_with('.') {
-        return Err(Fault::user(format!("`{}`: `{name}` is no plain file name", manifest.display())).into());
+        return Err(wrong(manifest, &format!("`{}` is no plain file name", name.escape_debug())).into());
     }
     Ok(name)
 }
 
 fn check(path: &Path, expected: &File) -> Result<()> {
     let size = fs::metadata(path)
-        .map_err(|error| Fault::user(format!("the import lacks {}: {error}", expected.name)))?
+        .map_err(|error| {
+            Fault::user(format!("the import lacks {}: {error}", expected.name))
+                .hint("copy it again, or export it again")
+        })?
         .len();
     if size != expected.size || crate::digest::file(path)? != expected.sha256 {
         let message = format!(

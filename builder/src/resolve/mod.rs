@@ -11,7 +11,7 @@ pub mod rpm;
 
 use std::path::{Component, Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use fs_err as fs;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -137,7 +137,7 @@ pub fn resolve(recipe: &Recipe, context: &Context) -> Result<(Lock, bool)> {
         ));
     }
     let kept = kept_path(context, recipe);
-    let last: Option<Lock> = load(&kept, |text| Ok(serde_json::from_str(text)?))?;
+    let last: Option<Lock> = load(&kept, |text| checked(serde_json::from_str(text)?))?;
     if context.offline {
         let missing = || {
             Fault::environment(format!(
@@ -184,7 +184,7 @@ pub fn kept_path(context: &Context, recipe: &Recipe) -> PathBuf {
 
 impl Lock {
     /// Refuses what an edited file could do: another format, names that leave their place, digests that are none.
-    fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if self.schema != SCHEMA {
             return Err(Fault::user(format!(
                 "key `schema`: got {}, this imgbuild reads {SCHEMA}",
@@ -193,15 +193,17 @@ impl Lock {
             .into());
         }
         for package in &self.packages {
+            let wrong = |key: &str, value: &str, what: &str| {
+                let value = value.escape_debug();
+                Fault::user(format!("package `{}`: key `{key}`: `{value}` is no {what}", package.name))
+            };
             let normal =
                 Path::new(&package.location).components().all(|part| matches!(part, Component::Normal(_)));
-            let digest = package.sha256.len() == 64 && package.sha256.bytes().all(|c| c.is_ascii_hexdigit());
-            if !normal || package.file_name().is_empty() || !digest {
-                return Err(Fault::user(format!(
-                    "package `{}`: its location or SHA-256 is none",
-                    package.name
-                ))
-                .into());
+            if !normal || package.file_name().is_empty() {
+                return Err(wrong("location", &package.location, "path below a repository").into());
+            }
+            if Key::parse(&package.sha256).is_none() {
+                return Err(wrong("sha256", &package.sha256, "SHA-256 of 64 lower-case digits").into());
             }
         }
         Ok(())
@@ -217,11 +219,12 @@ fn committed_path(recipe: &Recipe) -> PathBuf {
 }
 
 fn committed(recipe: &Recipe) -> Result<Option<Lock>> {
-    load(&committed_path(recipe), |text| {
-        let lock: Lock = toml::from_str(text)?;
-        lock.check()?;
-        Ok(lock)
-    })
+    load(&committed_path(recipe), |text| checked(toml::from_str(text)?))
+}
+
+fn checked(lock: Lock) -> Result<Lock> {
+    lock.check()?;
+    Ok(lock)
 }
 
 fn recipe_digest(recipe: &Recipe) -> Result<String> {
@@ -248,10 +251,15 @@ fn load(path: &Path, parse: impl FnOnce(&str) -> Result<Lock>) -> Result<Option<
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let unreadable = || Fault::user(format!("`{}` is no lock of this imgbuild", path.display()));
-    match parse(&text).with_context(unreadable) {
+    match parse(&text) {
+        Ok(lock) => Ok(Some(lock)),
         // The store's own is only a memory: one of an older version is forgotten.
         Err(_) if path.extension().is_some_and(|extension| extension == "json") => Ok(None),
-        result => result.map(Some),
+        Err(error) => {
+            let message = format!("`{}` is no lock of this imgbuild: {error:#}", path.display());
+            Err(Fault::user(message.trim_end())
+                .hint("write it anew with `imgbuild lock`, or remove it")
+                .into())
+        }
     }
 }
