@@ -18,8 +18,8 @@ const STAGES: usize = 10;
 /// Of them, those up to the image tree.
 const TREE_STAGES: usize = 6;
 
-/// Of them, those that use the network.
-const INPUT_STAGES: usize = 4;
+/// Stages of `inputs`, without the guest's program.
+const INPUT_STAGES: usize = 3;
 
 /// Stages of the application's layer alone.
 const APPLICATION_STAGES: usize = 4;
@@ -52,9 +52,9 @@ pub fn tree(recipe: &Recipe, context: &Context) -> Result<ImageTree> {
     image_tree(recipe, context, &mut Stages::new(context.reporter.as_ref(), TREE_STAGES))
 }
 
-/// What a build takes from the network, brought into the store.
-pub fn inputs(recipe: &Recipe, context: &Context) -> Result<(Lock, Inputs)> {
-    let mut stages = Stages::new(context.reporter.as_ref(), INPUT_STAGES);
+/// What a build takes from the network, brought into the store; with the guest's program when all is to be carried away.
+pub fn inputs(recipe: &Recipe, with_program: bool, context: &Context) -> Result<(Lock, Inputs)> {
+    let mut stages = Stages::new(context.reporter.as_ref(), INPUT_STAGES + usize::from(with_program));
     let lock = stages.run("resolve", || resolve::resolve(recipe, context))?;
     let sources = stages.run("sources", || app::gather(recipe, &lock, context))?;
     let mut inputs = Inputs { entries: sources.entries(), ..Inputs::default() };
@@ -72,9 +72,12 @@ pub fn inputs(recipe: &Recipe, context: &Context) -> Result<(Lock, Inputs)> {
             inputs.entries.push(("rootfs-v1", base.key().clone()));
         }
     }
-    let appliance = stages.run("firstboot", || appliance::build(context))?;
-    if context.appliance.is_none() {
-        inputs.entries.push(("appliance-v1", appliance.key().clone()));
+    if with_program {
+        let appliance = stages.run("firstboot", || appliance::build(context))?;
+        // One that was given is wherever it was given.
+        if context.appliance.is_none() {
+            inputs.entries.push(("appliance-v1", appliance.key().clone()));
+        }
     }
     Ok((lock, inputs))
 }

@@ -15,7 +15,7 @@ pub fn run(options: &Fetch, global: &Global) -> Result<()> {
         let count = transfer::import(&recipe, folder, &context)?;
         return say(&format!("{count} files are in the store; build with --offline"));
     }
-    let (lock, inputs) = pipeline::inputs(&recipe, &context)?;
+    let (lock, inputs) = pipeline::inputs(&recipe, options.export.is_some(), &context)?;
     let Some(folder) = &options.export else {
         let bytes: u64 = lock.packages.iter().map(|package| package.size).sum();
         return say(&format!("{} packages, {}, are in the store", lock.packages.len(), human(bytes)));
