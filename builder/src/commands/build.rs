@@ -4,6 +4,8 @@ use anyhow::Result;
 
 use super::{context, recipe, say};
 use crate::cli::{Build, Global};
+use crate::error::Fault;
+use crate::mastodon::package;
 use crate::pipeline;
 use crate::recipe::human;
 
@@ -12,6 +14,17 @@ pub fn run(options: &Build, global: &Global) -> Result<()> {
     let mut context = context(global, Some(&options.image), options.appliance.clone())?;
     context.layer.clone_from(&options.app);
     let recipe = recipe(&options.image, &context)?;
+    if let Some(file) = &options.app {
+        if recipe.image.app.folder.is_some() {
+            let message = format!(
+                "--app: image `{}` carries a stand-in, no layer has a place in it",
+                recipe.image.name
+            );
+            return Err(Fault::user(message).hint("leave --app or --image out").into());
+        }
+        // Before anything is fetched.
+        package::head(file)?;
+    }
     let formats =
         if options.format.is_empty() { recipe.image.formats.clone() } else { options.format.clone() };
     let built = pipeline::build(&recipe, &formats, &options.output, &context)?;

@@ -120,20 +120,43 @@ pub fn export(tar: &Path, target: &Path) -> Result<Record> {
     Ok(record)
 }
 
+/// What a layer's file says of itself; refuses a file that is none.
+pub fn head(file: &Path) -> Result<Record> {
+    let opened = open(file)?;
+    let mut archive = tar::Archive::new(opened);
+    let mut entries = archive.entries().map_err(|error| broken(file, &error))?;
+    read_record(file, &mut entries)
+}
+
+fn wrong(file: &Path, message: &str) -> Fault {
+    Fault::user(format!("`{}`: {message}", file.display()))
+}
+
+fn broken(file: &Path, error: &std::io::Error) -> Fault {
+    wrong(file, &format!("it is not a whole layer: {error}")).hint("make it again with `imgbuild app export`")
+}
+
+fn open(file: &Path) -> Result<zstd::Decoder<'static, BufReader<fs::File>>> {
+    let opened = fs::File::open(file).map_err(|error| Fault::user(error.to_string()))?;
+    Ok(zstd::Decoder::new(opened).map_err(|error| broken(file, &error))?)
+}
+
+fn read_record<R: Read>(file: &Path, entries: &mut tar::Entries<'_, R>) -> Result<Record> {
+    let mut first = next(entries, "layer.toml")
+        .map_err(|error| wrong(file, &error).hint("`imgbuild app export` makes such files"))?;
+    let mut text = String::new();
+    first.by_ref().take(RECORD_LIMIT).read_to_string(&mut text).map_err(|error| broken(file, &error))?;
+    let record = toml::from_str(&text);
+    Ok(record.map_err(|error| wrong(file, &format!("layer.toml: {}", error.to_string().trim_end())))?)
+}
+
 /// Takes a layer's file into the store and returns the tar with its key; refuses one that does not fit.
 pub fn import(file: &Path, expected: &Expected<'_>, context: &Context) -> Result<(PathBuf, Key)> {
-    let wrong = |message: String| Fault::user(format!("`{}`: {message}", file.display()));
-    let broken = |error: std::io::Error| {
-        wrong(format!("it is not a whole layer: {error}")).hint("make it again with `imgbuild app export`")
-    };
-    let mut archive = tar::Archive::new(zstd::Decoder::new(fs::File::open(file)?).map_err(broken)?);
+    let wrong = |message: String| wrong(file, &message);
+    let broken = |error: std::io::Error| broken(file, &error);
+    let mut archive = tar::Archive::new(open(file)?);
     let mut entries = archive.entries().map_err(broken)?;
-    let mut first = next(&mut entries, "layer.toml")
-        .map_err(|error| wrong(error).hint("`imgbuild app export` makes such files"))?;
-    let mut text = String::new();
-    first.by_ref().take(RECORD_LIMIT).read_to_string(&mut text).map_err(broken)?;
-    let record: Record = toml::from_str(&text)
-        .map_err(|error| wrong(format!("layer.toml: {}", error.to_string().trim_end())))?;
+    let record = read_record(file, &mut entries)?;
     fits(&record, expected).map_err(wrong)?;
     let (Some(sha256), Some(bytes)) = (&record.sha256, record.bytes) else {
         return Err(wrong("layer.toml: no `sha256` and `bytes`".to_owned()).into());
