@@ -13,7 +13,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use fs_err as fs;
 
 use crate::context::Context;
@@ -288,24 +288,39 @@ fn verify(
     file: &Path,
     keyrings: &BTreeMap<String, Keyring>,
 ) -> Result<Verified> {
-    let named = |error: anyhow::Error| {
-        error.context(format!("package `{}` of repository `{}`", locked.file_name(), locked.repository))
-    };
     let archive = archive_of(base, &locked.repository)?;
-    let package = Package::open(file).map_err(named)?;
     let keyring =
         keyrings.get(archive).ok_or_else(|| Fault::user(format!("archive `{archive}` has no keys")))?;
-    let verified = keyring.verify(package).map_err(named)?;
+    open(locked, file, keyring).map_err(|error| {
+        // A store on a failing disk: with the file gone, the next run fetches it again.
+        let is_rotten = crate::digest::file(file).is_ok_and(|digest| digest != locked.sha256);
+        if is_rotten && fs::remove_file(file).is_ok() {
+            let message = format!("`{}` was damaged in the store, and has been removed", locked.file_name());
+            return Fault::environment(message).hint("run imgbuild again").into();
+        }
+        error.context(format!("repository `{}`", locked.repository))
+    })
+}
+
+/// The package, when its key vouches for it and it is the one that the lock says.
+fn open(locked: &LockedPackage, file: &Path, keyring: &Keyring) -> Result<Verified> {
+    let package = Package::open(file).with_context(|| format!("package `{}`", locked.file_name()))?;
+    let verified = keyring.verify(package)?;
     let nevra = verified.nevra();
-    let (name, evr) = (&nevra.name, crate::rpm::evr::Evr::parse(&locked.evr));
-    if *name != locked.name || nevra.evr != evr || nevra.arch != locked.arch {
-        let message =
-            format!("it calls itself {nevra}, and should be {}-{}.{}", locked.name, locked.evr, locked.arch);
-        return Err(named(
-            Fault::environment(message).hint("the repository's index does not fit its packages").into(),
-        ));
+    let evr = crate::rpm::evr::Evr::parse(&locked.evr);
+    if nevra.name == locked.name && nevra.evr == evr && nevra.arch == locked.arch {
+        return Ok(verified);
     }
-    Ok(verified)
+    let message = format!(
+        "`{}` calls itself {nevra}, and should be {}-{}.{}",
+        locked.file_name(),
+        locked.name,
+        locked.evr,
+        locked.arch
+    );
+    Err(Fault::environment(message)
+        .hint("the repository's index or `image.lock` is wrong: use another mirror, or renew the lock with `imgbuild lock`")
+        .into())
 }
 
 /// The keys that an archive's packages may be signed with. A mirror given on the command line may hold the packages of all archives

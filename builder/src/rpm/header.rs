@@ -55,7 +55,7 @@ impl Package {
         let length = file.metadata()?.len();
         Self::read(path, &mut BufReader::new(file), length).map_err(|error| {
             Fault::environment(format!("`{}` is not a sound RPM package: {error:#}", path.display()))
-                .hint("fetch it again, or from another mirror")
+                .hint("take it from another mirror")
                 .into()
         })
     }
@@ -141,10 +141,8 @@ impl Package {
 
     /// The error for a package that is not what its maker made.
     pub(super) fn damaged(&self, what: impl std::fmt::Display) -> Fault {
-        self.refuse(what).hint(format!(
-            "fetch `{}` again; if that does not help, take another mirror",
-            self.path.display()
-        ))
+        let file = self.path.display();
+        self.refuse(what).hint(format!("its file is `{file}`; take the package from another mirror"))
     }
 }
 

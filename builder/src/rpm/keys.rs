@@ -139,7 +139,8 @@ fn read(file: &Path) -> Result<Vec<SignedPublicKey>> {
         .map_err(|error| {
             let hint =
                 "it must be the public key as its owner publishes it, exported with `gpg --armor --export`";
-            Fault::user(format!("`{}` is not an OpenPGP public key: {error:#}", file.display())).hint(hint)
+            let why = error.root_cause();
+            Fault::user(format!("`{}` is not an OpenPGP public key: {why}", file.display())).hint(hint)
         })
         .context("reading the keys of packages")
 }
@@ -151,6 +152,8 @@ fn parse(bytes: &[u8]) -> Result<Vec<SignedPublicKey>> {
         bytes.windows(BEGIN.len()).enumerate().filter(|(_, at)| *at == BEGIN).map(|(at, _)| at).collect();
     let mut keys = Vec::new();
     if starts.is_empty() {
+        // The first bit of every packet is set.
+        anyhow::ensure!(bytes.first().is_some_and(|byte| byte & 0x80 != 0), "it has no armoured block");
         keys = SignedPublicKey::from_bytes_many(bytes)?.collect::<Result<_, _>>()?;
     }
     starts.push(bytes.len());

@@ -160,7 +160,10 @@ impl Keyring {
     fn refuse(&self, package: &Package, evidence: &Evidence) -> Fault {
         let mut accepted: Vec<_> = self.signers.iter().map(|signer| signer.pinned.as_str()).collect();
         accepted.dedup();
-        let accepted = if accepted.is_empty() { "no key".to_owned() } else { accepted.join(", ") };
+        let accepted = match accepted.as_slice() {
+            [] => "no key is accepted".to_owned(),
+            keys => format!("accepted are {}", keys.join(", ")),
+        };
         if let Some(weak) = evidence.weak.first() {
             return package
                 .refuse(format!("it has only a {weak}, and such signatures can be forged"))
@@ -168,11 +171,11 @@ impl Keyring {
         }
         if let Some(stranger) = evidence.strangers.first() {
             return package
-                .refuse(format!("it is signed by the key {stranger}; accepted are {accepted}"))
-                .hint("pin that key in the recipe if you trust its owner with everything in the image");
+                .refuse(format!("it is signed by the key {stranger}; {accepted}"))
+                .hint("pin that key in the recipe, or name its file with --key NAME=FILE, if you trust its owner with everything in the image");
         }
         package
-            .refuse(format!("it is not signed; accepted are {accepted}"))
+            .refuse(format!("it is not signed; {accepted}"))
             .hint("take it from a repository that signs its packages")
     }
 }
