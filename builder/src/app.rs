@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use firstboot::facts::ApplicationFacts;
+use serde::Serialize;
 
 use crate::context::Context;
 use crate::error::Fault;
@@ -96,7 +97,7 @@ pub fn gather(recipe: &Recipe, lock: &Lock, context: &Context) -> Result<(Source
     }
     let table = Table::load(&context.project.mastodon())?;
     if let Some(known) = table.tag(&app.tag) {
-        require_services(recipe, lock, known)?;
+        require_services(recipe, Some(lock), known)?;
     }
     let base = mastodon_base(recipe);
     if let Some(file) = &context.layer {
@@ -110,7 +111,7 @@ pub fn gather(recipe: &Recipe, lock: &Lock, context: &Context) -> Result<(Source
     }
     let from = context.source.as_deref().or(app.source.as_deref()).unwrap_or(source::DEFAULT);
     let (source, tag) = source::obtain(&app.tag, from, &table, context)?;
-    require_services(recipe, lock, &tag)?;
+    require_services(recipe, Some(lock), &tag)?;
     let (vendor, cached) = vendor::gather(&tag, &table.tools, base, &source, context)?;
     Ok((Sources { facts: tag.facts(), kind: Kind::Mastodon(Box::new(tag), source, vendor) }, cached))
 }
@@ -122,16 +123,32 @@ fn mastodon_base(recipe: &Recipe) -> mastodon::Base {
     }
 }
 
+/// Releases of the services in an image, where they are known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Services {
+    /// PostgreSQL.
+    pub postgresql: Option<String>,
+    /// Redis.
+    pub redis: Option<String>,
+}
+
 /// The releases of PostgreSQL and Redis that the image has: the recipe says, or its packages.
-fn require_services(recipe: &Recipe, lock: &Lock, tag: &Tag) -> Result<()> {
+pub fn services(recipe: &Recipe, lock: Option<&Lock>) -> Services {
     let release = |stated: &Option<String>, packages: &[&str]| {
-        let locked = || packages.iter().find_map(|name| lock.package(name)).map(LockedPackage::version);
+        let locked = || packages.iter().find_map(|name| lock?.package(name)).map(LockedPackage::version);
         stated.clone().or_else(locked)
     };
     let app = &recipe.image.app;
-    let postgresql = release(&app.postgresql, &["postgresql11-server", "postgresql-server"]);
-    let redis = release(&app.redis, &["redis"]);
-    Ok(tag.require_services(postgresql.as_deref(), redis.as_deref())?)
+    Services {
+        postgresql: release(&app.postgresql, &["postgresql11-server", "postgresql-server"]),
+        redis: release(&app.redis, &["redis"]),
+    }
+}
+
+/// Refuses a tag that does not work with them.
+pub fn require_services(recipe: &Recipe, lock: Option<&Lock>, tag: &Tag) -> Result<()> {
+    let services = services(recipe, lock);
+    Ok(tag.require_services(services.postgresql.as_deref(), services.redis.as_deref())?)
 }
 
 /// Builds the layer, or takes it from the store.
@@ -191,4 +208,42 @@ fn stand_in<'a>(
         sandbox.run_as(MASTODON_UID, "/home/mastodon/live", command)?;
     }
     Ok(sandbox)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resolve::Tree;
+
+    fn locked(name: &str, evr: &str) -> LockedPackage {
+        LockedPackage {
+            name: name.to_owned(),
+            evr: evr.to_owned(),
+            arch: "x86_64".to_owned(),
+            repository: "base".to_owned(),
+            location: format!("{name}.rpm"),
+            size: 1,
+            installed_size: 1,
+            sha256: "0".repeat(64),
+            trees: vec![Tree::Image],
+        }
+    }
+
+    #[test]
+    fn the_recipe_or_the_packages_say_which_services_there_are() {
+        let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images");
+        let load = |image: &str| Recipe::load(&images.join(image), None, &[]).unwrap();
+        let of = |image: &str, packages: Vec<LockedPackage>| {
+            let lock = Lock { schema: 1, recipe: String::new(), epoch: 0, suites: Vec::new(), packages };
+            let services = services(&load(image), Some(&lock));
+            (services.postgresql.unwrap_or_default(), services.redis.unwrap_or_default())
+        };
+        let redis = || locked("redis", "3.2.12-2.el7");
+        let base = vec![locked("postgresql-server", "9.2.24-9.el7_9"), redis()];
+        assert_eq!(of("centos7", base), ("9.2.24".to_owned(), "3.2.12".to_owned()));
+        let pgdg = vec![locked("postgresql11-server", "11.22-1PGDG.rhel7"), redis()];
+        assert_eq!(of("centos7-pg11", pgdg).0, "11.22");
+        assert_eq!(services(&load("centos7"), None), Services::default());
+        assert_eq!(services(&load("debian12"), None).postgresql.as_deref(), Some("15"));
+    }
 }

@@ -22,7 +22,9 @@ pub fn run(options: &Lock, global: &Global) -> Result<()> {
             .into());
     }
     if context.offline {
-        return Err(Fault::user("a lock is what the mirrors say: --offline makes no sense here").into());
+        return Err(Fault::user("a lock is what the mirrors say: --offline makes no sense here")
+            .hint("leave --offline out")
+            .into());
     }
     let lock = resolve::ask(&recipe, &context)?;
     let path = resolve::commit(&recipe, &lock)?;

@@ -5,8 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 
 use super::{context, recipe, say};
+use crate::app;
 use crate::cli::{Global, Plan};
 use crate::context::Context;
+use crate::mastodon::origins::Origins;
+use crate::mastodon::source;
+use crate::mastodon::tags::{Table, Tag};
 use crate::recipe::{Base, Recipe, Rpm, human};
 use crate::resolve::{self, Lock, LockedPackage, Tree};
 
@@ -16,16 +20,24 @@ pub fn run(options: &Plan, global: &Global) -> Result<()> {
     let recipe = recipe(&options.image, &context)?;
     crate::overlay::require(&recipe, &context)?;
     if global.json {
-        let value = match recipe.base() {
+        let (value, lock) = match recipe.base() {
             Base::Debian(debian) => {
-                serde_json::json!({ "mirrors": resolve::debian::wanted(debian, &context)? })
+                (serde_json::json!({ "mirrors": resolve::debian::wanted(debian, &context)? }), None)
             }
-            Base::Rpm(base) => serde_json::json!({
-                "repositories": repositories(base, &context).collect::<BTreeMap<_, _>>(),
-                "lock": resolve::resolve(&recipe, &context)?.0,
-            }),
+            Base::Rpm(base) => {
+                let lock = resolve::resolve(&recipe, &context)?.0;
+                let repositories = repositories(base, &context).collect::<BTreeMap<_, _>>();
+                (serde_json::json!({ "repositories": repositories, "lock": &lock }), Some(lock))
+            }
         };
-        let mut all = serde_json::json!({ "recipe": recipe.image, "store": context.store.root() });
+        let application = application(&recipe, &context)?;
+        if let Some(tag) = application.as_ref().and_then(|application| application.needs.as_ref()) {
+            app::require_services(&recipe, lock.as_ref(), tag)?;
+        }
+        let application = application.map(|application| application.json(&recipe, lock.as_ref()));
+        let mut all = serde_json::json!({
+            "recipe": recipe.image, "store": context.store.root(), "application": application,
+        });
         if let (Some(all), Some(more)) = (all.as_object_mut(), value.as_object()) {
             all.extend(more.clone());
         }
@@ -43,14 +55,94 @@ pub fn run(options: &Plan, global: &Global) -> Result<()> {
     ))?;
     let kept: u64 = context.store.entries()?.iter().map(|(_, bytes)| bytes).sum();
     say(&format!("store      {} ({} kept)", context.store.root().display(), human(kept)))?;
-    match recipe.base() {
+    let application = application(&recipe, &context)?;
+    application.as_ref().map_or(Ok(()), Application::say)?;
+    let lock = match recipe.base() {
         Base::Debian(debian) => {
             for (uri, suite) in resolve::debian::wanted(debian, &context)? {
                 say(&format!("packages   {uri} {suite}"))?;
             }
-            say(&format!("           {} named: {}", debian.packages.len(), debian.packages.join(" ")))
+            say(&format!("           {} named: {}", debian.packages.len(), debian.packages.join(" ")))?;
+            None
         }
-        Base::Rpm(base) => rpm(base, &recipe, &context),
+        Base::Rpm(base) => Some(rpm(base, &recipe, &context)?),
+    };
+    let Some(application) = application else { return Ok(()) };
+    let services = app::services(&recipe, lock.as_ref());
+    for (label, release) in [("postgresql", &services.postgresql), ("redis", &services.redis)] {
+        say(&format!(
+            "{label:<10} {}",
+            release.as_deref().unwrap_or("not known before the packages are there")
+        ))?;
+    }
+    application.needs.map_or(Ok(()), |tag| app::require_services(&recipe, lock.as_ref(), &tag))
+}
+
+/// What Mastodon at the recipe's tag is built with.
+struct Application {
+    /// The tag's entry of the table; none for a tag whose needs only its own files say.
+    needs: Option<Tag>,
+    tag: String,
+    yarn: String,
+    source: String,
+    origins: Origins,
+}
+
+/// None for an image that carries a stand-in.
+fn application(recipe: &Recipe, context: &Context) -> Result<Option<Application>> {
+    let app = &recipe.image.app;
+    if app.folder.is_some() {
+        return Ok(None);
+    }
+    let table = Table::load(&context.project.mastodon())?;
+    let source = context.source.as_deref().or(app.source.as_deref()).unwrap_or(source::DEFAULT);
+    Ok(Some(Application {
+        needs: table.tag(&app.tag).cloned(),
+        tag: app.tag.clone(),
+        yarn: table.tools.yarn.version,
+        source: source.to_owned(),
+        origins: Origins::new(context),
+    }))
+}
+
+impl Application {
+    fn say(&self) -> Result<()> {
+        match &self.needs {
+            Some(tag) => {
+                say(&format!("ruby       {}", tag.ruby.version))?;
+                say(&format!("node       {}", tag.node))?;
+                say(&format!("bundler    {}", tag.bundler.as_deref().unwrap_or("Ruby's own")))?;
+            }
+            None => say(&format!(
+                "ruby       as the files of {0} say, node and bundler too: {0} is not in the table, nobody has tried it",
+                self.tag
+            ))?,
+        }
+        say(&format!("yarn       {}", self.yarn))?;
+        say(&format!("source     {}", self.source))?;
+        for (name, place) in self.origins.places() {
+            say(&format!(
+                "mirror     {name}: {}",
+                place.as_deref().unwrap_or("as the tag's lock files say")
+            ))?;
+        }
+        Ok(())
+    }
+
+    fn json(&self, recipe: &Recipe, lock: Option<&Lock>) -> serde_json::Value {
+        let needs = self.needs.as_ref();
+        let services = app::services(recipe, lock);
+        serde_json::json!({
+            "in-table": needs.is_some(),
+            "ruby": needs.map(|tag| &tag.ruby.version),
+            "node": needs.map(|tag| &tag.node),
+            "bundler": needs.and_then(|tag| tag.bundler.as_ref()),
+            "yarn": self.yarn,
+            "postgresql": services.postgresql,
+            "redis": services.redis,
+            "source": self.source,
+            "mirrors": self.origins.places().into_iter().collect::<BTreeMap<_, _>>(),
+        })
     }
 }
 
@@ -60,14 +152,14 @@ fn repositories<'a>(base: &'a Rpm, context: &'a Context) -> impl Iterator<Item =
         .map(|repository| (repository.name.as_str(), resolve::rpm::roots(base, repository, context)))
 }
 
-fn rpm(base: &Rpm, recipe: &Recipe, context: &Context) -> Result<()> {
+fn rpm(base: &Rpm, recipe: &Recipe, context: &Context) -> Result<Lock> {
     for (name, roots) in repositories(base, context) {
         say(&format!("mirror     {name}: {}", roots.join(", then ")))?;
     }
-    for (archive, names) in &base.packages {
+    for (archive, names) in base.packages.iter().filter(|(_, names)| !names.is_empty()) {
         say(&format!("named      {archive}: {}", names.join(" ")))?;
     }
-    for (archive, names) in &base.build_packages {
+    for (archive, names) in base.build_packages.iter().filter(|(_, names)| !names.is_empty()) {
         say(&format!("to build   {archive}: {}", names.join(" ")))?;
     }
     let (lock, _) = resolve::resolve(recipe, context)?;
@@ -75,7 +167,10 @@ fn rpm(base: &Rpm, recipe: &Recipe, context: &Context) -> Result<()> {
         by_repository(&lock, &repository.name)?;
     }
     total(&lock, Tree::Image, "in the image")?;
-    total(&lock, Tree::Build, "to build the application")
+    if base.build_packages.values().any(|names| !names.is_empty()) {
+        total(&lock, Tree::Build, "with those that build the application")?;
+    }
+    Ok(lock)
 }
 
 fn by_repository(lock: &Lock, repository: &str) -> Result<()> {

@@ -29,6 +29,22 @@ impl Origins {
         Origins { mirrors: context.mirrors.clone(), npm }
     }
 
+    /// Where each of [`MIRRORS`] is asked now; none where the tag's own lock files say.
+    pub fn places(&self) -> Vec<(&'static str, Option<String>)> {
+        let place = |name: &'static str| {
+            let site = match name {
+                "npm" => self.npm.as_deref(),
+                "git" => Some(GIT),
+                "ruby" => Some(RUBY),
+                "node" => Some(NODE),
+                _ => None,
+            };
+            let place = self.mirror(name).or(site.map(|site| site.trim_end_matches('/')));
+            (name, place.map(str::to_owned))
+        };
+        MIRRORS.iter().copied().map(place).collect()
+    }
+
     fn mirror(&self, name: &str) -> Option<&str> {
         self.mirrors.iter().find(|(key, _)| key == name).map(|(_, url)| url.trim_end_matches('/'))
     }
@@ -102,6 +118,17 @@ mod tests {
         );
         assert_eq!(origins.file("https://nodejs.org/dist/v8/n.tar"), ["https://nodejs.org/dist/v8/n.tar"]);
         assert_eq!(origins.file("https://x/openssl-1.tar")[0], "http://m/ruby/openssl-1.tar");
+        assert_eq!(
+            origins.places(),
+            [
+                ("rubygems", None),
+                ("npm", Some("http://m/npm")),
+                ("git", Some("http://m/git")),
+                ("ruby", Some("http://m/ruby")),
+                ("node", Some("https://nodejs.org/dist")),
+            ]
+            .map(|(name, place)| (name, place.map(str::to_owned)))
+        );
         assert_eq!(origins.npm("http://lock"), "http://m/npm");
         assert_eq!(Origins { mirrors: Vec::new(), npm: origins.npm }.npm("http://lock"), "http://host");
     }
