@@ -4,6 +4,8 @@
 //! members are copied, dropped or held back for an edit; what is added follows.
 
 mod layer;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, BufWriter, Read, Write};

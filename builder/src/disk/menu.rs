@@ -59,3 +59,76 @@ fn grubby(boot: &Boot, title: &str, root: &Guid, protocol: &str, consoles: &str)
         boot.kernel, boot.options, boot.initrd
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn menus(menu: Menu) -> Vec<(&'static str, String)> {
+        let boot = Boot {
+            menu,
+            kernel: "/boot/vmlinuz-3.10".to_owned(),
+            initrd: "/boot/initramfs-3.10.img".to_owned(),
+            options: "ro console=ttyS0".to_owned(),
+        };
+        // The title is quoted in the menu: it must not end the quotes.
+        all(&boot, "Bob's \\ Mastodon", &Guid::random_form([0x11; 16]))
+    }
+
+    #[test]
+    fn grubby_finds_one_menu_for_each_firmware() {
+        let menus = menus(Menu::Grubby);
+        let paths: Vec<_> = menus.iter().map(|(path, _)| *path).collect();
+        assert_eq!(paths, ["/boot/grub2/grub.cfg", "/boot/efi/EFI/centos/grub.cfg"]);
+        insta::assert_snapshot!(menus[0].1, @r#"
+        # Made by imgbuild; grubby adds the kernels of updates.
+        set timeout=2
+        set default="0"
+        if serial --unit=0 --speed=115200; then
+            terminal_input console serial
+            terminal_output console serial
+        fi
+        search --no-floppy --fs-uuid --set=root 11111111-1111-4111-9111-111111111111
+        menuentry 'Bobs  Mastodon' {
+        	linux16 /boot/vmlinuz-3.10 root=UUID=11111111-1111-4111-9111-111111111111 ro console=ttyS0
+        	initrd16 /boot/initramfs-3.10.img
+        }
+        "#);
+        insta::assert_snapshot!(menus[1].1, @r#"
+        # Made by imgbuild; grubby adds the kernels of updates.
+        set timeout=2
+        set default="0"
+        search --no-floppy --fs-uuid --set=root 11111111-1111-4111-9111-111111111111
+        menuentry 'Bobs  Mastodon' {
+        	linuxefi /boot/vmlinuz-3.10 root=UUID=11111111-1111-4111-9111-111111111111 ro console=ttyS0
+        	initrdefi /boot/initramfs-3.10.img
+        }
+        "#);
+    }
+
+    #[test]
+    fn debian_has_one_menu_of_links() {
+        let menus = menus(Menu::Links);
+        assert_eq!(menus.len(), 1);
+        assert_eq!(menus[0].0, "/boot/grub/grub.cfg");
+        insta::assert_snapshot!(menus[0].1, @r"
+        # Made by imgbuild. The kernel's paths are links that package updates move, so this file never changes.
+        set timeout=2
+        set default=0
+        if serial --unit=0 --speed=115200; then
+            terminal_input console serial
+            terminal_output console serial
+        fi
+        menuentry 'Bobs  Mastodon' {
+            linux /boot/vmlinuz-3.10 root=UUID=11111111-1111-4111-9111-111111111111 ro console=ttyS0
+            initrd /boot/initramfs-3.10.img
+        }
+        if [ -e /boot/vmlinuz-3.10.old ]; then
+        menuentry 'Bobs  Mastodon (previous kernel)' {
+            linux /boot/vmlinuz-3.10.old root=UUID=11111111-1111-4111-9111-111111111111 ro console=ttyS0
+            initrd /boot/initramfs-3.10.img.old
+        }
+        fi
+        ");
+    }
+}
