@@ -34,7 +34,7 @@ fn a_misspelt_key_is_shown_in_its_line() {
        |
     10 | siute = "bookworm"
        | ^^^^^
-    unknown field `siute`, expected one of `suite`, `components`, `packages`, `exclude`, `before`
+    unknown field `siute`, expected one of `suite`, `components`, `packages`, `build-packages`, `exclude`, `before`
     "#);
 }
 
@@ -60,12 +60,12 @@ fn a_value_out_of_range_is_named() {
 
 #[test]
 fn images_and_tags_that_do_not_exist() {
-    insta::assert_snapshot!(refused(&["plan", "--image", "nosuch"]), @r#"
+    insta::assert_snapshot!(refused(&["plan", "--image", "nosuch"]), @r"
     exit code 1
     error: no image `nosuch`: `[PROJECT]/images/nosuch/image.toml` does not exist
-    hint: known images: demo
-    "#);
-    insta::assert_snapshot!(refused(&["--tag", "v9.9.9"]), @r#"
+    hint: known images: centos7, centos7-pg11, centos7-stand-in, debian12, demo
+    ");
+    insta::assert_snapshot!(refused(&["--image", "demo", "--tag", "v9.9.9"]), @r#"
     exit code 1
     error: image `demo` has no tag `v9.9.9`: it carries v1.6.1
     hint: leave --tag out, or say --tag v1.6.1

@@ -4,7 +4,9 @@ use testkit::sandbox::Sandbox;
 
 use crate::{imgbuild, project};
 
-const VERBS: [&str; 9] = ["build", "plan", "boot", "smoke", "shell", "inspect", "verify", "doctor", "clean"];
+const VERBS: [&str; 12] = [
+    "build", "plan", "lock", "fetch", "app", "boot", "smoke", "shell", "inspect", "verify", "doctor", "clean",
+];
 
 #[test]
 fn every_help_fits_80_columns() {
@@ -34,7 +36,7 @@ fn plan_is_data_and_touches_no_network() {
     let sandbox = Sandbox::new().unwrap();
     let mirror = "debian=http://127.0.0.1:9/debian";
     let output = imgbuild(&sandbox)
-        .args(["plan", "--json", "--mirror", mirror, "--set", "machine.cpus=4"])
+        .args(["plan", "--image", "demo", "--json", "--mirror", mirror, "--set", "machine.cpus=4"])
         .output()
         .unwrap();
     assert!(

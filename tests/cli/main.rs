@@ -3,9 +3,15 @@
 #![expect(clippy::unwrap_used, reason = "a test fails where its ground gives way")]
 
 mod bad_input;
+mod carrying;
 mod environment;
+mod ground;
 mod help;
+mod locks;
 mod overlays;
+mod packages;
+mod plan;
+mod recipes;
 
 use std::path::Path;
 

@@ -208,7 +208,7 @@ impl Recipe {
         match (&image.debian, &image.rpm) {
             (Some(debian), None) => debian.check()?,
             (None, Some(rpm)) => rpm.check()?,
-            _ => return Err("it needs one of the tables `debian` and `rpm`".to_owned()),
+            _ => return Err("it needs one of the tables `debian` and `rpm`, not both".to_owned()),
         }
         let tag = &image.app.tag;
         if tag.is_empty()
