@@ -105,7 +105,10 @@ pub fn gather(recipe: &Recipe, lock: &Lock, context: &Context) -> Result<(Source
             Fault::user(format!("--app: tag `{}` is not in the table, so its facts are not known", app.tag))
                 .hint(format!("known: {}", table.names().join(", ")))
         })?;
-        let expected = Expected { tag: &app.tag, commit: known.commit.as_deref(), base, glibc: None };
+        // Debian's release stands for its glibc.
+        let glibc = lock.package("glibc").map(LockedPackage::version);
+        let expected =
+            Expected { tag: &app.tag, commit: known.commit.as_deref(), base, glibc: glibc.as_deref() };
         let (tar, key) = package::import(file, &expected, context)?;
         return Ok((Sources { facts: known.facts(), kind: Kind::Layer(tar, key) }, true));
     }
@@ -145,8 +148,15 @@ pub fn services(recipe: &Recipe, lock: Option<&Lock>) -> Services {
     }
 }
 
-/// Refuses a tag that does not work with them.
+/// Refuses a tag that does not work with them, or that the image's distribution cannot compile.
 pub fn require_services(recipe: &Recipe, lock: Option<&Lock>, tag: &Tag) -> Result<()> {
+    if tag.python2 && mastodon_base(recipe) == mastodon::Base::Debian {
+        let message = format!(
+            "Mastodon {} is compiled with Python 2, which image `{}` does not have",
+            tag.tag, recipe.image.name
+        );
+        return Err(Fault::user(message).hint(format!("its own image: --image {}", tag.image)).into());
+    }
     let services = services(recipe, lock);
     Ok(tag.require_services(services.postgresql.as_deref(), services.redis.as_deref())?)
 }

@@ -154,8 +154,8 @@ fn packages_that_the_mirror_lacks() {
     }
     insta::assert_snapshot!(fetch(&ground), @r"
     exit code 2
-    error: stage packages: cannot be had: bash-5.2.15-2+b2.x86_64.rpm (repository `stand-in`): there is no file://[SANDBOX]/home/mirror/centos7-stand-in/Packages/bash-5.2.15-2+b2.x86_64.rpm; there is no file://[SANDBOX]/home/mirror/Packages/bash-5.2.15-2+b2.x86_64.rpm
-           kernel-6.1.1-1.x86_64.rpm (repository `stand-in`): there is no file://[SANDBOX]/home/mirror/centos7-stand-in/Packages/kernel-6.1.1-1.x86_64.rpm; there is no file://[SANDBOX]/home/mirror/Packages/kernel-6.1.1-1.x86_64.rpm
+    error: stage packages: cannot be had: bash-5.2.15-2+b2.x86_64.rpm (repository `stand-in`): there is no file://[SANDBOX]/home/mirror/centos7-stand-in/Packages/bash-5.2.15-2+b2.x86_64.rpm; there is no file://[SANDBOX]/home/mirror/Packages/bash-5.2.15-2+b2.x86_64.rpm; there is no file://[SANDBOX]/home/mirror/bash-5.2.15-2+b2.x86_64.rpm
+           kernel-6.1.1-1.x86_64.rpm (repository `stand-in`): there is no file://[SANDBOX]/home/mirror/centos7-stand-in/Packages/kernel-6.1.1-1.x86_64.rpm; there is no file://[SANDBOX]/home/mirror/Packages/kernel-6.1.1-1.x86_64.rpm; there is no file://[SANDBOX]/home/mirror/kernel-6.1.1-1.x86_64.rpm
     hint: use a mirror that you can reach: --mirror NAME=URL (`imgbuild plan` names them; file:///… works too)
     hint: or bring the files from a machine that has them: `imgbuild fetch --export DIR` there, `imgbuild fetch --import DIR` here
     hint: or build what needs Debian's mirror alone: `imgbuild --image demo`

@@ -81,9 +81,9 @@ fn of_a_tag() {
     mirror     git: https://github.com
     mirror     ruby: https://cache.ruby-lang.org/pub/ruby
     mirror     node: https://nodejs.org/dist
-    mirror     base: file://[SANDBOX]/home/mirror/7.9.2009/os/x86_64, then file://[SANDBOX]/home/mirror
-    mirror     updates: file://[SANDBOX]/home/mirror/7.9.2009/updates/x86_64, then file://[SANDBOX]/home/mirror
-    mirror     extras: file://[SANDBOX]/home/mirror/7.9.2009/extras/x86_64, then file://[SANDBOX]/home/mirror
+    mirror     centos (base): file://[SANDBOX]/home/mirror/7.9.2009/os/x86_64, then file://[SANDBOX]/home/mirror
+    mirror     centos (updates): file://[SANDBOX]/home/mirror/7.9.2009/updates/x86_64, then file://[SANDBOX]/home/mirror
+    mirror     centos (extras): file://[SANDBOX]/home/mirror/7.9.2009/extras/x86_64, then file://[SANDBOX]/home/mirror
     mirror     epel: file://[SANDBOX]/home/mirror/7/x86_64, then file://[SANDBOX]/home/mirror
     mirror     nginx: file://[SANDBOX]/home/mirror/7/x86_64, then file://[SANDBOX]/home/mirror
     named      centos: stand-in-core kernel

@@ -153,8 +153,12 @@ fn repositories<'a>(base: &'a Rpm, context: &'a Context) -> impl Iterator<Item =
 }
 
 fn rpm(base: &Rpm, recipe: &Recipe, context: &Context) -> Result<Lock> {
-    for (name, roots) in repositories(base, context) {
-        say(&format!("mirror     {name}: {}", roots.join(", then ")))?;
+    for repository in &base.repositories {
+        // The archive is what `--mirror` takes.
+        let (name, archive) = (&repository.name, &repository.archive);
+        let part = if name == archive { String::new() } else { format!(" ({name})") };
+        let roots = resolve::rpm::roots(base, repository, context).join(", then ");
+        say(&format!("mirror     {archive}{part}: {roots}"))?;
     }
     for (archive, names) in base.packages.iter().filter(|(_, names)| !names.is_empty()) {
         say(&format!("named      {archive}: {}", names.join(" ")))?;

@@ -112,7 +112,7 @@ pub fn make(base: &Rpm, recipe: &Recipe, lock: &Lock, tar: &Path, context: &Cont
     }
     fs::write(root.join("build/yum.conf"), YUM_CONF)?;
     let image: Vec<&LockedPackage> = lock.tree(Tree::Image);
-    link_packages(&image, &packages, &verified, &root.join("packages"))?;
+    copy_packages(&image, &packages, &verified, &root.join("packages"))?;
 
     context.reporter.doing("installing the first packages");
     let first: Vec<String> = image
@@ -221,7 +221,7 @@ pub fn add_compilers(
         fs::create_dir_all(build.join(folder))?;
     }
     fs::write(build.join("yum.conf"), YUM_CONF)?;
-    link_packages(&packages, &packages, &verified, &build.join("packages"))?;
+    copy_packages(&packages, &packages, &verified, &build.join("packages"))?;
     sandbox.copy_in(&build, "/build", 0)?;
     let mut progress = Progress { total: packages.len() as u64, done: 0 };
     sandbox.run_mounted(
@@ -232,8 +232,8 @@ pub fn add_compilers(
     sandbox.run(&["rm", "-rf", "/build"], Network::None)
 }
 
-/// Hard links by readable names: rpm and yum take the files by name.
-fn link_packages(
+/// Copies by readable names: rpm and yum take the files by name. No links: what runs in the sandbox must not reach the store.
+fn copy_packages(
     wanted: &[&LockedPackage],
     packages: &[&LockedPackage],
     verified: &[Verified],
@@ -242,9 +242,7 @@ fn link_packages(
     for (package, file) in packages.iter().zip(verified) {
         if wanted.iter().any(|other| other.sha256 == package.sha256) {
             let name = folder.join(package.file_name());
-            if fs::hard_link(file.path(), &name).is_err() {
-                fs::copy(file.path(), &name)?;
-            }
+            fs::copy(file.path(), &name)?;
         }
     }
     Ok(())
@@ -354,15 +352,20 @@ fn archive_of<'a>(base: &'a Rpm, repository: &str) -> Result<&'a str> {
 
 /// Where a locked package may be had.
 pub fn wanted(base: &Rpm, package: &LockedPackage, context: &Context) -> Result<Wanted> {
-    archive_of(base, &package.repository)?;
+    let archive = archive_of(base, &package.repository)?;
     let repository = base.repositories.iter().find(|other| other.name == package.repository);
     let roots = repository
         .map(|repository| crate::resolve::rpm::roots(base, repository, context))
         .unwrap_or_default();
+    let mut urls: Vec<String> = roots.iter().map(|root| format!("{root}/{}", package.location)).collect();
+    // A lock that was made from the publisher's folders, and a mirror that is one flat folder.
+    if let (Some(root), true) = (roots.last(), context.mirror(archive).is_some()) {
+        urls.push(format!("{root}/{}", package.file_name()));
+    }
     Ok(Wanted {
         name: package.file_name().to_owned(),
         origin: format!("repository `{}`", package.repository),
-        urls: roots.iter().map(|root| format!("{root}/{}", package.location)).collect(),
+        urls,
         size: Some(package.size),
         sha256: package.sha256.clone(),
     })

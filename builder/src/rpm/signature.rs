@@ -2,8 +2,8 @@
 //!
 //! A package is `Verified` when a pinned key has signed its header, or its header and payload, with SHA-256 or better, and its payload
 //! is vouched for by that signature, by the payload's digest in the signed header, or by the digest of every single file in it. A
-//! signature with SHA-1 or MD5 counts for nothing: colliding packages can be made. One that claims a pinned key and does not hold
-//! damns the package, whatever else it carries. Dates do not count: the distribution is out of support, and clocks lie.
+//! signature with SHA-1 counts only for a key whose recipe says `sha1`, one with MD5 never: colliding packages can be made. One that
+//! claims a pinned key and does not hold damns the package, whatever else it carries. Dates do not count: the distribution is out of support, and clocks lie.
 
 use std::io::{BufReader, Read};
 use std::ops::Deref;
