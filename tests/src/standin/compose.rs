@@ -29,7 +29,7 @@ const LEFT_OUT: [&str; 3] = ["apt", "ffmpeg", "usr-is-merged"];
 /// Not the shadow files: they belong to a group, which rpm must find there already.
 const SETUP: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/subuid", "/etc/subgid"];
 /// Unowned files that are of this one root, of Debian's package manager, or made anew.
-const DROPPED: [&str; 20] = [
+const DROPPED: [&str; 22] = [
     "/dev/",
     "/proc/",
     "/run/",
@@ -38,8 +38,10 @@ const DROPPED: [&str; 20] = [
     "/etc/.pwd.lock",
     "/etc/apt/",
     "/etc/dpkg/",
+    "/etc/hostname",
     "/etc/ld.so.cache",
     "/etc/machine-id",
+    "/etc/resolv.conf",
     "/etc/ssh/ssh_host_",
     "/etc/ssl/private/",
     "/usr/share/man/",
