@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::exec::Log;
 use crate::project::Project;
-use crate::report::Reporter;
+use crate::report::{Reporter, Silent};
 use crate::rpm::TrustedKey;
 use crate::store::Store;
 
@@ -36,6 +36,23 @@ pub struct Context {
 }
 
 impl Context {
+    /// A silent one that uses only what the store has: for programs that look at what a build made.
+    pub fn of_store(project: Project, store: Store) -> Result<Self> {
+        let log = Log::create(&store.root().join(format!("logs/look-up-{}.log", std::process::id())))?;
+        Ok(Context {
+            store,
+            project,
+            reporter: Box::new(Silent),
+            log,
+            offline: true,
+            mirrors: Vec::new(),
+            keys: Vec::new(),
+            appliance: None,
+            source: None,
+            layer: None,
+        })
+    }
+
     /// The mirror that the command line names for an archive.
     pub fn mirror(&self, archive: &str) -> Option<&str> {
         self.mirrors.iter().find(|(name, _)| name == archive).map(|(_, url)| url.as_str())
@@ -47,19 +64,8 @@ impl Context {
     /// A silent one with a store of its own and no project.
     pub fn for_tests(store: &std::path::Path) -> Self {
         let store = Store::open(store).expect("the store can be made");
-        let log = Log::create(&store.root().join("logs/test.log")).expect("the log can be made");
-        Context {
-            store,
-            project: Project::none(),
-            reporter: Box::new(crate::report::Silent),
-            log,
-            offline: false,
-            mirrors: Vec::new(),
-            keys: Vec::new(),
-            appliance: None,
-            source: None,
-            layer: None,
-        }
+        let context = Context::of_store(Project::none(), store).expect("the log can be made");
+        Context { offline: false, ..context }
     }
 }
 

@@ -8,8 +8,11 @@ use crate::app::AppLayer;
 use crate::context::{Context, StageTime, Stages};
 use crate::export::{Artifact, Format};
 use crate::overlay::ImageTree;
+use crate::project::Project;
 use crate::recipe::{Base, Recipe};
 use crate::resolve::Lock;
+use crate::rootfs::BaseTree;
+use crate::store::Store;
 use crate::transfer::Inputs;
 use crate::{app, appliance, disk, export, overlay, preflight, resolve, rootfs, verify};
 
@@ -89,6 +92,14 @@ pub fn application(recipe: &Recipe, context: &Context) -> Result<AppLayer> {
     let sources = stages.run("sources", || app::gather(recipe, &lock, context))?;
     let base = stages.run("rootfs", || rootfs::make(recipe, &lock, context))?;
     stages.run("app", || app::build(recipe, &sources, &base, &lock, context))
+}
+
+/// The base tree of an image's last build, out of the store; the folder is the project's.
+pub fn base_tree(project: &Path, image: &str) -> Result<BaseTree> {
+    let context = Context::of_store(Project::find(Some(project))?, Store::open(&Store::default_root())?)?;
+    let recipe = Recipe::load(&context.project.image(image)?, None, &[])?;
+    let (lock, _) = resolve::resolve(&recipe, &context)?;
+    Ok(rootfs::make(&recipe, &lock, &context)?.0)
 }
 
 fn image_tree(recipe: &Recipe, context: &Context, stages: &mut Stages<'_>) -> Result<ImageTree> {
