@@ -52,11 +52,12 @@ pub fn run(shell: &Shell) -> Result<()> {
     });
     phase("tests", &|| tests(cmd!(shell, "cargo test --workspace --no-fail-fast --quiet")));
     if ready && phase("image", &|| whole(image::build(shell).map(|_| ()))) {
+        phase("stand-in", &|| whole(image::stand_in(shell).map(|_| ())));
         phase("virtual machines", &|| {
             let mut line = privileges::prefix()?;
             line.extend(["cargo", "test", "--package", "imgbuild", "--test", "vm"]);
             let (program, args) = line.split_first().context("no command")?;
-            // The image has just been built, and a user's namespace has no network: the store must be enough.
+            // Image and repository have just been made, and a user's namespace has no network: they must be enough.
             tests(cmd!(shell, "{program} {args...}").env("IMGBUILD_TEST_OFFLINE", "1"))
         });
     }

@@ -19,6 +19,7 @@
 mod compose;
 mod debian;
 mod faults;
+mod kept;
 mod missing;
 mod signer;
 mod spec;
@@ -33,12 +34,16 @@ use anyhow::{Context as _, Result, ensure};
 use fs_err as fs;
 
 use crate::exec;
+pub use kept::Kept;
 use signer::Signer;
 use spec::{Payload, Rpm};
 use tree::Tree;
 
 /// The package manager, which a Debian root has not.
 const MANAGER: [&str; 2] = ["rpm", "dnf"];
+
+/// File of the public key.
+const KEY: &str = "RPM-GPG-KEY-centos7-stand-in";
 
 /// A repository on disk, and the key that its packages are signed with.
 #[derive(Debug)]
@@ -90,7 +95,7 @@ impl Repository {
         spec::build(&old, Payload::Gzip, &old_root, &target, &work.path().join("older"))?;
 
         let signer = Arc::new(Signer::new("CentOS 7 stand-in")?);
-        let key = folder.join("RPM-GPG-KEY-centos7-stand-in");
+        let key = folder.join(KEY);
         signer.export(&key)?;
         let fingerprint = signer.fingerprint.clone();
         let repository = Repository { folder: folder.to_owned(), key, fingerprint, signer };
