@@ -1,4 +1,4 @@
-//! The command line around a whole image: `build`, `verify`, `boot`, `smoke`.
+//! The command line around a whole image: `build`, `verify`, `boot`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -35,16 +35,6 @@ pub fn boot_shows_the_console(site: &mut Site) -> Result<()> {
     let mut boot = Foreground::start(Path::new(IMGBUILD), &["boot", &system])?;
     boot.wait_for("Linux version", KERNEL_LIMIT)?;
     boot.interrupt(Duration::from_secs(30))?;
-    Ok(())
-}
-
-pub fn smoke_by_ovmf(site: &mut Site) -> Result<()> {
-    let system = text(&site.disks()?.system);
-    let said = imgbuild(
-        &["smoke", &system, "--firmware", "uefi", "--timeout", "1200"],
-        Duration::from_secs(25 * 60),
-    )?;
-    ensure!(said.starts_with("green after "), "smoke ended well but said: {said}");
     Ok(())
 }
 

@@ -8,6 +8,8 @@ use testkit::client::Cookies;
 use testkit::image::Disks;
 use testkit::lab::Lab;
 
+use crate::stand_in::StandIn;
+
 /// The instance's name.
 pub const DOMAIN: &str = "v6don.lab.test";
 /// The program under test.
@@ -18,6 +20,8 @@ pub const IMGBUILD: &str = env!("CARGO_BIN_EXE_imgbuild");
 pub struct Site {
     /// Made by the first check.
     pub disks: Option<Disks>,
+    /// The second image, made after the first machine is off.
+    pub stand_in: Option<StandIn>,
     /// Running between first boot and power off.
     pub machine: Option<Machine>,
     /// There as long as the machine.
@@ -44,6 +48,10 @@ impl Site {
         self.disks.as_ref().context("there is no image: its build did not succeed")
     }
 
+    pub fn stand_in(&mut self) -> Result<&mut StandIn> {
+        self.stand_in.as_mut().context("there is no stand-in for CentOS 7: its build did not succeed")
+    }
+
     pub fn lab(&self) -> Result<&Lab> {
         self.lab.as_ref().context("there is no lab: first boot was not reached")
     }
@@ -63,9 +71,14 @@ impl Visitor {
     }
 }
 
+/// The project's folder.
+pub fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
 /// Where `cargo ci` builds the image too, so that it is built once.
 pub fn images() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/images")
+    project().join("target/images")
 }
 
 /// Disks and logs of the machine; kept after a run, for whoever looks into a failure.
