@@ -24,6 +24,8 @@ fn two_bases_or_none() {
 
 #[test]
 fn archives_and_repositories() {
+    // Keeps the repository from being made for each line.
+    let _held = Ground::new();
     insta::assert_snapshot!(refused("archive = \"stand-in\"", "archive = \"elsewhere\""), @r"
     exit code 1
     error: `[SANDBOX]/home/images/centos7-stand-in/image.toml`: repository `stand-in`: there is no archive `elsewhere`
@@ -48,6 +50,8 @@ fn archives_and_repositories() {
 
 #[test]
 fn keys() {
+    // Keeps the repository from being made for each line.
+    let _held = Ground::new();
     let key = |file: &str, print: &str| {
         refused("keys = []", &format!("keys = [{{ file = \"{file}\", fingerprint = \"{print}\" }}]"))
     };
@@ -67,6 +71,8 @@ fn keys() {
 
 #[test]
 fn names_of_packages() {
+    // Keeps the repository from being made for each line.
+    let _held = Ground::new();
     insta::assert_snapshot!(refused("\"kernel\"", "\"--nogpgcheck\""), @r"
     exit code 1
     error: `[SANDBOX]/home/images/centos7-stand-in/image.toml`: key `rpm.packages.stand-in`: `--nogpgcheck` is not a package name
