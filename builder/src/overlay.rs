@@ -101,6 +101,7 @@ pub fn lay(inputs: &Inputs<'_>, context: &Context) -> Result<(ImageTree, bool)> 
     let mut parts = vec![
         inputs.base.key().as_str().to_owned(),
         inputs.app.key().as_str().to_owned(),
+        facts(inputs)?,
         inputs.appliance.key().as_str().to_owned(),
         Recipe::canonical(&(&image.guest, &image.boot, &image.overlays, &image.title, &image.app.tag))?,
         inputs.lock.epoch.to_string(),
@@ -137,8 +138,8 @@ pub fn require(recipe: &Recipe, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The files that the builder itself makes.
-fn add_own_files(layer: &mut Layer, inputs: &Inputs<'_>, ids: &Ids) -> Result<()> {
+/// What first boot is told about the image, as text.
+fn facts(inputs: &Inputs<'_>) -> Result<String> {
     let image = &inputs.recipe.image;
     let facts = ImageFacts {
         schema: 1,
@@ -152,7 +153,13 @@ fn add_own_files(layer: &mut Layer, inputs: &Inputs<'_>, ids: &Ids) -> Result<()
         application: inputs.app.facts().clone(),
         system: image.guest.system.clone(),
     };
-    layer.add(firstboot::facts::PATH, 0o644, Content::Bytes(toml::to_string(&facts)?.into_bytes()))?;
+    Ok(toml::to_string(&facts)?)
+}
+
+/// The files that the builder itself makes.
+fn add_own_files(layer: &mut Layer, inputs: &Inputs<'_>, ids: &Ids) -> Result<()> {
+    let image = &inputs.recipe.image;
+    layer.add(firstboot::facts::PATH, 0o644, Content::Bytes(facts(inputs)?.into_bytes()))?;
     layer.add("/usr/libexec/appliance", 0o755, Content::Host(inputs.appliance.path().to_owned()))?;
     layer.add("/usr/bin/appliance", 0o777, Content::Link("../libexec/appliance".to_owned()))?;
     layer.add("/etc/fstab", 0o644, Content::Bytes(crate::disk::fstab(ids).into_bytes()))?;

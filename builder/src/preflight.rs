@@ -8,7 +8,7 @@ use fs_err as fs;
 use crate::context::Context;
 use crate::error::Fault;
 use crate::export::Format;
-use crate::recipe::{Recipe, human};
+use crate::recipe::{Base, Recipe, human};
 use crate::tools;
 
 /// Bytes for the store, an estimate: the demo's base tree is a tar of 1.5 GB, and is there as that tar, unpacked, as the image
@@ -17,11 +17,19 @@ const STORE_NEED: u64 = 9 << 30;
 /// Bytes that one exported format takes at most.
 const FORMAT_NEED: u64 = 2 << 30;
 const TOOLS: &[&str] =
-    &["mmdebstrap", "unshare", "tar", "grub-mkimage", "mke2fs", "e2fsck", "mkfs.vfat", "mcopy", "qemu-img"];
+    &["unshare", "tar", "grub-mkimage", "mke2fs", "e2fsck", "mkfs.vfat", "mcopy", "qemu-img"];
 
 /// Refuses to start without the tools or the room.
 pub fn check(recipe: &Recipe, formats: &[Format], output: &Path, context: &Context) -> Result<()> {
-    tools::require(TOOLS)?;
+    let mut wanted = TOOLS.to_vec();
+    match recipe.base() {
+        Base::Debian(_) => wanted.insert(0, "mmdebstrap"),
+        Base::Rpm(_) => {}
+    }
+    if recipe.image.app.folder.is_none() {
+        wanted.push("git");
+    }
+    tools::require(&wanted)?;
     tools::require_files()?;
     crate::disk::require_tools(context)?;
     if !rustix::process::geteuid().is_root() {

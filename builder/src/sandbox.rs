@@ -11,16 +11,19 @@ use crate::context::Context;
 use crate::exec::Run;
 use crate::store::Scratch;
 
-/// Mounts that programs in the tree expect, in each of the roots up to `--`; then the command in the first of them.
+/// Mounts that programs in the tree expect, in each of the roots up to `--`; then the command in the first of them. `$1` is what starts
+/// it: a session of its own, so that no program of a package can type into the user's terminal.
 const ENTER: &str = r#"
 set -e
+start=$1
+shift
 first=$1
 while [ "$1" != -- ]; do
     root=$1
     shift
     mount -t proc proc "$root/proc"
     mount -t tmpfs -o mode=0755 tmpfs "$root/dev"
-    for node in null zero full random urandom tty; do
+    for node in null zero full random urandom; do
         : > "$root/dev/$node"
         mount --bind "/dev/$node" "$root/dev/$node"
     done
@@ -30,7 +33,7 @@ while [ "$1" != -- ]; do
     mount -t tmpfs tmpfs "$root/run"
 done
 shift
-exec chroot "$first" "$@"
+exec $start chroot "$first" "$@"
 "#;
 
 /// What a program in the tree may know of the host: nothing.
@@ -141,6 +144,7 @@ impl<'a> Sandbox<'a> {
             "--regid",
             &id,
             "--clear-groups",
+            "--no-new-privs",
             "env",
             "-i",
             "TZ=UTC",
@@ -152,7 +156,7 @@ impl<'a> Sandbox<'a> {
 
     /// A command on the user's terminal as root of the tree; its exit code.
     pub fn interactive(&self, command: &[&str], network: Network) -> Result<i32> {
-        self.enter(&[], network).args(command).interactive()
+        self.enter_as("", std::slice::from_ref(&self.root), network).args(command).interactive()
     }
 
     /// Packs a path of the tree, sorted, with the given time for every file.
@@ -192,6 +196,10 @@ impl<'a> Sandbox<'a> {
     }
 
     fn enter_roots(&self, roots: &[PathBuf], network: Network) -> Run<'a> {
+        self.enter_as("setsid -w", roots, network)
+    }
+
+    fn enter_as(&self, start: &str, roots: &[PathBuf], network: Network) -> Run<'a> {
         let mut run = Run::new(&self.context.log, "unshare").args(identity());
         run = run.args([
             "--mount",
@@ -205,7 +213,7 @@ impl<'a> Sandbox<'a> {
         if network == Network::None {
             run = run.arg("--net");
         }
-        run.args(["--", "sh", "-ec", ENTER, "sandbox"]).args(roots).arg("--")
+        run.args(["--", "sh", "-ec", ENTER, "sandbox", start]).args(roots).arg("--")
     }
 }
 

@@ -20,7 +20,7 @@ use crate::store::Key;
 /// The only version of the format so far.
 const SCHEMA: u32 = 1;
 /// Results that travel whole, because a package manager of the host or cargo made them.
-const ENTRIES: &[&str] = &["rootfs-v1", "appliance-v1", "source-v1", "vendor-v1", "app-v1"];
+const ENTRIES: &[&str] = &["rootfs-v1", "appliance-v1", "source-v1", "vendor-v1"];
 
 /// What a build takes.
 #[derive(Debug, Default)]

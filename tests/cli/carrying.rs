@@ -137,7 +137,7 @@ fn a_hostile_list_of_inputs_is_refused() {
     ");
     insta::assert_snapshot!(refused(&|list| {
         list["files"] = serde_json::json!([]);
-        list["entries"] = entry("app-v1", "../x", "x.tar");
+        list["entries"] = entry("source-v1", "../x", "x.tar");
     }), @r"
     exit code 1
     error: `[SANDBOX]/home/export/inputs.json`: `../x` is no key
@@ -145,7 +145,7 @@ fn a_hostile_list_of_inputs_is_refused() {
     ");
     insta::assert_snapshot!(refused(&|list| {
         list["files"] = serde_json::json!([]);
-        list["entries"] = entry("app-v1", &key, "../../x.tar");
+        list["entries"] = entry("source-v1", &key, "../../x.tar");
     }), @r"
     exit code 1
     error: `[SANDBOX]/home/export/inputs.json`: `../../x.tar` is no plain file name

@@ -111,7 +111,10 @@ fn missing_tools() {
     let sandbox = Sandbox::new().unwrap();
     let text = transcript(
         &sandbox,
-        imgbuild(&sandbox).env("PATH", "/nonexistent").args(["build", "--output"]).arg(sandbox.output()),
+        imgbuild(&sandbox)
+            .env("PATH", "/nonexistent")
+            .args(["build", "--image", "demo", "--output"])
+            .arg(sandbox.output()),
     );
     assert!(text.starts_with("exit code 2\nerror: not on this host: `mmdebstrap`"), "{text}");
     assert!(text.contains("hint: install with: apt-get install --no-install-recommends "), "{text}");

@@ -41,12 +41,22 @@ pub fn write(
     let mut archive = tar::Archive::new(fs::File::open(tree.esp())?);
     for entry in archive.entries()? {
         let mut entry = entry?;
+        if !entry.header().entry_type().is_file() {
+            let message =
+                format!("`{}` is a link, and an EFI system partition has none", entry.path()?.display());
+            return Err(Fault::user(message).into());
+        }
         let path = entry.path()?.strip_prefix(ESP.trim_start_matches('/'))?.to_owned();
         let target = files.join(path);
         fs::create_dir_all(target.parent().unwrap_or(&files))?;
         std::io::copy(&mut entry, &mut fs::File::create(&target)?)?;
     }
     let fallback = files.join("EFI/BOOT/BOOTX64.EFI");
+    if menu == Menu::Grubby && !files.join("EFI/centos/grubx64.efi").is_file() {
+        let message =
+            "key `boot.menu`: `grubby` needs CentOS' GRUB, and no package brought EFI/centos/grubx64.efi";
+        return Err(Fault::user(message).hint("add grub2-efi-x64 to the packages").into());
+    }
     if !fallback.is_file() {
         if menu == Menu::Grubby {
             let message = "key `boot.menu`: `grubby` needs CentOS' boot loaders, and no package brought EFI/BOOT/BOOTX64.EFI";

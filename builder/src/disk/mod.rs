@@ -81,7 +81,7 @@ pub fn fstab(ids: &Ids) -> String {
     format!(
         "# Made by imgbuild.\n\
          UUID={} / ext4 errors=remount-ro,x-systemd.growfs 0 1\n\
-         UUID={serial} /boot/efi vfat umask=0077,nofail,x-systemd.device-timeout=10s 0 2\n",
+         UUID={serial} /boot/efi vfat umask=0077,nofail 0 2\n",
         ids.root
     )
 }

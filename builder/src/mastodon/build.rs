@@ -11,8 +11,9 @@
 //! | `.local/bin/` | root | static ffmpeg and ffprobe where the distribution has none |
 //! | `.layer.toml` | root | what this is, for `package` |
 //!
-//! `.node` and `.local` are root's, because links in `/usr/bin` (`overlays/mastodon-node`, `overlays/mastodon-ffmpeg`) lead there: what
-//! root may start must not be writable for the application.
+//! `.node` and `.local` are root's, so that the application does not change them by accident; links in `/usr/bin`
+//! (`overlays/mastodon-node`, `overlays/mastodon-ffmpeg`) lead there. It is no boundary: the home itself is the application's, so root
+//! starts nothing by these links.
 
 use std::path::Path;
 

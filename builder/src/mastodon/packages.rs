@@ -104,8 +104,10 @@ pub fn gems(
     let results = each(&lock.gems, context, |gem| {
         let stated = lock.checksums.get(&(gem.name.clone(), gem.version.clone()));
         let pin = stated.map_or("", String::as_str);
-        keep(&["gem", &gem.file(), pin], &gem.file(), context, || {
-            let base = origins.gems(&gem.remote);
+        let base = origins.gems(&gem.remote);
+        // Without a digest in the lock the index vouches, so what one index gave is nothing to another.
+        let voucher = if pin.is_empty() { base } else { "" };
+        keep(&["gem", &gem.file(), pin, voucher], &gem.file(), context, || {
             let wanted = match stated {
                 Some(digest) => digest.clone(),
                 None => ask_index(&client, base, gem)?,

@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Serialize};
 
 use crate::rpm::TrustedKey;
+use crate::tree::path::TreePath;
 
 /// Who makes the base tree.
 #[derive(Debug, Clone, Copy)]
@@ -146,6 +147,9 @@ impl Rpm {
                 }
                 package_names(&format!("{key}.{archive}"), packages)?;
             }
+        }
+        if let Some(path) = &self.ca_roots {
+            path.parse::<TreePath>().map_err(|message| format!("key `rpm.ca-roots`: {message}"))?;
         }
         self.before.as_deref().map_or(Ok(()), |folder| folder_below("rpm.before", folder))
     }

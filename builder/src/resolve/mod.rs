@@ -10,6 +10,7 @@ mod release;
 pub mod rpm;
 
 use std::path::{Component, Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use fs_err as fs;
@@ -22,6 +23,8 @@ use crate::recipe::{Base, Recipe};
 use crate::rpm::evr::Evr;
 use crate::store::{Key, hex};
 
+/// No package of a supported distribution is older than 2000-01-01, in seconds since 1970.
+const EARLIEST: u64 = 946_684_800;
 /// The only version of the lock's format so far.
 const SCHEMA: u32 = 1;
 
@@ -149,7 +152,7 @@ pub fn resolve(recipe: &Recipe, context: &Context) -> Result<(Lock, bool)> {
         return Ok((last.filter(|lock| lock.recipe == digest).ok_or_else(missing)?, true));
     }
     let lock = ask(recipe, context)?;
-    if let Some(last) = last.filter(|last| last.key_without_epoch() == lock.key_without_epoch()) {
+    if let Some(last) = last.filter(|last| last.without_epoch() == lock.without_epoch()) {
         return Ok((Lock { epoch: last.epoch, ..lock }, false));
     }
     crate::atomic::write(&kept, serde_json::to_string_pretty(&lock)?.as_bytes())?;
@@ -159,10 +162,12 @@ pub fn resolve(recipe: &Recipe, context: &Context) -> Result<(Lock, bool)> {
 /// What the mirrors offer now.
 pub fn ask(recipe: &Recipe, context: &Context) -> Result<Lock> {
     let recipe_digest = recipe_digest(recipe)?;
-    match recipe.base() {
-        Base::Debian(debian) => debian::resolve(debian, recipe_digest, context),
-        Base::Rpm(base) => rpm::resolve(base, &recipe_digest, context),
-    }
+    let lock = match recipe.base() {
+        Base::Debian(debian) => debian::resolve(debian, recipe_digest, context)?,
+        Base::Rpm(base) => rpm::resolve(base, &recipe_digest, context)?,
+    };
+    lock.check()?;
+    Ok(lock)
 }
 
 /// Writes `image.lock` beside the recipe.
@@ -192,6 +197,15 @@ impl Lock {
             ))
             .into());
         }
+        // It becomes the earliest time that a guest believes in, and nobody has signed it.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        if !(EARLIEST..=now + 86_400).contains(&self.epoch) {
+            let message =
+                format!("its newest package is of second {} since 1970, which cannot be", self.epoch);
+            return Err(Fault::user(message)
+                .hint("is this host's clock right? if so, use another mirror")
+                .into());
+        }
         for package in &self.packages {
             let wrong = |key: &str, value: &str, what: &str| {
                 let value = value.escape_debug();
@@ -209,8 +223,13 @@ impl Lock {
         Ok(())
     }
 
-    fn key_without_epoch(&self) -> Key {
-        Lock { epoch: 0, ..self.clone() }.key()
+    /// For comparing what the mirrors offer: not when, and not which mirror.
+    fn without_epoch(&self) -> Lock {
+        let mut lock = Lock { epoch: 0, ..self.clone() };
+        for suite in &mut lock.suites {
+            suite.uri.clear();
+        }
+        lock
     }
 }
 

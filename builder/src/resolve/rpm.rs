@@ -137,7 +137,15 @@ fn ask<'a>(
                 .filter(same)
                 .all(|other| silent.iter().any(|(one, _)| one.name == other.name))
     };
-    if answers.is_empty() || silent.iter().any(is_useless) {
+    // What nobody has named a mirror for may be missing only where a flat mirror stands for everything: an image without the updates of
+    // a vault that was slow to answer is no image.
+    let is_flat = |answer: &Answer<'_>| {
+        context.mirror(&answer.repository.archive).is_some_and(|url| url.trim_end_matches('/') == answer.root)
+    };
+    let flat = answers.iter().any(is_flat);
+    let is_needed =
+        |(repository, _): &(&Repository, _)| context.mirror(&repository.archive).is_none() && !flat;
+    if answers.is_empty() || silent.iter().any(is_useless) || silent.iter().any(is_needed) {
         return Err(unanswered(&silent).into());
     }
     let silent: Vec<String> = silent

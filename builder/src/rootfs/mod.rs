@@ -1,8 +1,8 @@
 //! `Recipe`, `Lock` -> `BaseTree`: the distribution's files as one tar, made by its own package manager.
 //!
 //! Every package is verified before the package manager sees it: Debian's by apt inside mmdebstrap, RPM packages by imgbuild
-//! itself. As root it works in a chroot, as an ordinary user in a user namespace. The result depends on the lock and the recipe
-//! alone.
+//! itself. As root it works in a chroot, as an ordinary user in a user namespace. Equal inputs give an equivalent tree; an RPM
+//! database also keeps the time of each installation.
 
 pub mod debian;
 pub mod rpm;
@@ -51,7 +51,7 @@ impl BaseTree {
 pub fn make(recipe: &Recipe, lock: &Lock, context: &Context) -> Result<(BaseTree, bool)> {
     let key = match recipe.base() {
         Base::Debian(debian) => debian::key(debian, recipe, lock)?,
-        Base::Rpm(base) => rpm::key(base, recipe, lock)?,
+        Base::Rpm(base) => rpm::key(base, recipe, lock, context)?,
     };
     let (folder, cached) = context.store.get_or_make("rootfs-v1", &key, |folder| {
         let tar = folder.join("base.tar");

@@ -7,7 +7,7 @@
 //!
 //! The host's rpm is never used. Nothing but the target's tar remains.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Mutex;
@@ -22,7 +22,7 @@ use crate::fetch::{Fetcher, Wanted};
 use crate::recipe::{Recipe, Rpm};
 use crate::report::Unit;
 use crate::resolve::{Lock, LockedPackage, Tree};
-use crate::rpm::evr::compare_versions;
+use crate::rpm::evr::{Evr, compare_versions};
 use crate::rpm::header::Package;
 use crate::rpm::payload;
 use crate::rpm::signature::{Keyring, Verified};
@@ -31,6 +31,11 @@ use crate::store::Key;
 
 /// Raise when equal inputs give another tree.
 const STAGE_VERSION: u32 = 2;
+
+/// Marks the lines of rpm's answer among what else may be said.
+const INSTALLED: &str = "installed ";
+/// What rpm is to say of a package.
+const FORMAT: &str = "installed %{NAME} %{VERSION} %{RELEASE}\\n";
 
 /// Beside the tar: the version of the tree's kernel, empty when it has none.
 pub(super) const KERNEL: &str = "kernel";
@@ -59,14 +64,18 @@ install_weak_deps=0
 ";
 
 /// The tree's key.
-pub fn key(base: &Rpm, recipe: &Recipe, lock: &Lock) -> Result<Key> {
+pub fn key(base: &Rpm, recipe: &Recipe, lock: &Lock, context: &Context) -> Result<Key> {
     let before = base.before.as_ref().map(|folder| recipe.folder.join(folder));
     let before = before.as_deref().map_or(Ok(String::new()), crate::digest::folder)?;
     let packages = trees_key(lock, &[Tree::Bootstrap, Tree::Image]);
     let options = Recipe::canonical(&(&base.bootstrap, &base.after, &base.ca_roots))?;
     let roots = base.ca_roots.as_ref().map_or_else(String::new, |_| ca_roots());
     let epoch = lock.epoch.to_string();
-    Ok(Key::of("rootfs-rpm", STAGE_VERSION, &[packages.as_str(), &options, &before, &roots, &epoch]))
+    // A tree that a key has vouched for must not serve where that key is not trusted any more.
+    let recipe_keys: Vec<_> = base.archives.iter().map(|(name, archive)| (name, &archive.keys)).collect();
+    let given: Vec<_> = context.keys.iter().map(|(name, key)| (name, &key.fingerprint)).collect();
+    let keys = Recipe::canonical(&(recipe_keys, given))?;
+    Ok(Key::of("rootfs-rpm", STAGE_VERSION, &[packages.as_str(), &options, &before, &roots, &epoch, &keys]))
 }
 
 /// What stands for the packages of trees in a key.
@@ -118,7 +127,7 @@ pub fn make(base: &Rpm, recipe: &Recipe, lock: &Lock, tar: &Path, context: &Cont
     let first: Vec<String> = image
         .iter()
         .filter(|package| FIRST.contains(&package.name.as_str()))
-        .map(|package| format!("/packages/{}", package.file_name()))
+        .map(|package| format!("/packages/{}", copy_name(package)))
         .collect();
     sandbox.run(&["rpm", "--root", "/target", "--initdb"], Network::None)?;
     let mut command = vec!["rpm", "--root", "/target", "-i", "--nodeps", "--excludedocs"];
@@ -128,7 +137,7 @@ pub fn make(base: &Rpm, recipe: &Recipe, lock: &Lock, tar: &Path, context: &Cont
     }
     for package in &image {
         if FIRST.contains(&package.name.as_str()) {
-            fs::remove_file(root.join("packages").join(package.file_name()))?;
+            fs::remove_file(root.join("packages").join(copy_name(package)))?;
         }
     }
     if let Some(before) = &base.before {
@@ -156,6 +165,7 @@ pub fn make(base: &Rpm, recipe: &Recipe, lock: &Lock, tar: &Path, context: &Cont
         ],
         |line| progress.line(line, context),
     )?;
+    require_installed(&sandbox, &["rpm", "--root", "/target", "-qa", "--qf", FORMAT], &image)?;
     for command in &base.after {
         context.reporter.doing(command);
         sandbox.run_at("target", &["sh", "-ec", command])?;
@@ -229,7 +239,34 @@ pub fn add_compilers(
         &["sh", "-ec", "exec yum -y -c /build/yum.conf --releasever=7 install /build/packages/*.rpm"],
         |line| progress.line(line, context),
     )?;
+    require_installed(sandbox, &["rpm", "-qa", "--qf", FORMAT], &packages)?;
     sandbox.run(&["rm", "-rf", "/build"], Network::None)
+}
+
+/// The name of a package's copy in the sandbox.
+fn copy_name(package: &LockedPackage) -> String {
+    format!("{}-{}.{}.rpm", package.name, package.evr.replace(':', "_"), package.arch)
+}
+
+/// Refuses a tree that does not hold just what was to be installed: yum leaves out what it cannot install, and goes on.
+fn require_installed(sandbox: &Sandbox<'_>, query: &[&str], wanted: &[&LockedPackage]) -> Result<()> {
+    let mut installed = BTreeSet::new();
+    sandbox.run_mounted(&[], query, |line| {
+        installed.extend(line.strip_prefix(INSTALLED).map(str::to_owned));
+    })?;
+    let missing: Vec<String> = wanted
+        .iter()
+        .filter(|package| {
+            let evr = Evr::parse(&package.evr);
+            !installed.contains(&format!("{} {} {}", package.name, evr.version, evr.release))
+        })
+        .map(|package| copy_name(package))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let message = format!("yum did not install {}", missing.join(", "));
+    Err(Fault::environment(message).hint("the log shows what it said about them").into())
 }
 
 /// Copies by readable names: rpm and yum take the files by name. No links: what runs in the sandbox must not reach the store.
@@ -241,7 +278,8 @@ fn copy_packages(
 ) -> Result<()> {
     for (package, file) in packages.iter().zip(verified) {
         if wanted.iter().any(|other| other.sha256 == package.sha256) {
-            let name = folder.join(package.file_name());
+            // By what it is, which the lock has once, and not by what the mirror calls its file.
+            let name = folder.join(copy_name(package));
             fs::copy(file.path(), &name)?;
         }
     }
