@@ -244,7 +244,14 @@ mod tests {
         let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images");
         let load = |image: &str| Recipe::load(&images.join(image), None, &[]).unwrap();
         let of = |image: &str, packages: Vec<LockedPackage>| {
-            let lock = Lock { schema: 1, recipe: String::new(), epoch: 0, suites: Vec::new(), packages };
+            let lock = Lock {
+                schema: 1,
+                recipe: String::new(),
+                epoch: 0,
+                merged: false,
+                suites: Vec::new(),
+                packages,
+            };
             let services = services(&load(image), Some(&lock));
             (services.postgresql.unwrap_or_default(), services.redis.unwrap_or_default())
         };

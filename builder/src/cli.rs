@@ -167,7 +167,7 @@ pub struct Fetch {
     /// Take everything from a folder that `--export` wrote
     #[arg(long, value_name = "FOLDER")]
     pub import: Option<PathBuf>,
-    /// A ready-made `appliance` program instead of building it
+    /// A ready-made `appliance` program, which you carry yourself, instead of building it
     #[arg(long, value_name = "FILE")]
     pub appliance: Option<PathBuf>,
 }

@@ -64,8 +64,9 @@ pub fn inputs(recipe: &Recipe, with_program: bool, context: &Context) -> Result<
     match recipe.base() {
         Base::Rpm(base) => {
             let packages: Vec<_> = lock.packages.iter().collect();
-            stages
-                .run("packages", || Ok((rootfs::rpm::verified(base, recipe, &packages, context)?, false)))?;
+            stages.run("packages", || {
+                Ok((rootfs::rpm::verified(base, recipe, &lock, &packages, context)?, false))
+            })?;
             inputs.files.extend(
                 packages.iter().map(|package| (package.sha256.clone(), package.file_name().to_owned())),
             );

@@ -87,7 +87,7 @@ fn overrides_that_make_no_sense() {
     insta::assert_snapshot!(refused(&["plan", "--mirror", "debian"]), @r#"
     exit code 1
     error: --mirror `debian` is not NAME=URL
-    hint: write --mirror debian=http://mirror.example/debian
+    hint: such as --mirror centos=file:///srv/centos or --mirror debian=http://mirror.example/debian
     "#);
 }
 

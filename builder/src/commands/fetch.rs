@@ -13,7 +13,9 @@ pub fn run(options: &Fetch, global: &Global) -> Result<()> {
     let recipe = recipe(&options.image, &context)?;
     if let Some(folder) = &options.import {
         let count = transfer::import(&recipe, folder, &context)?;
-        return say(&format!("{count} files are in the store; build with --offline"));
+        return say(&format!(
+            "{count} files are in the store; build with --offline, and with the same --key"
+        ));
     }
     let (lock, inputs) = pipeline::inputs(&recipe, options.export.is_some(), &context)?;
     let Some(folder) = &options.export else {

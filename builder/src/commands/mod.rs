@@ -108,8 +108,9 @@ fn mirrors(given: &[String]) -> Result<Vec<(String, String)>> {
     for mirror in given {
         let pair = mirror.split_once('=').filter(|(name, url)| !name.is_empty() && url.contains("://"));
         let (name, url) = pair.ok_or_else(|| {
-            Fault::user(format!("--mirror `{mirror}` is not NAME=URL"))
-                .hint("write --mirror debian=http://mirror.example/debian")
+            Fault::user(format!("--mirror `{mirror}` is not NAME=URL")).hint(
+                "such as --mirror centos=file:///srv/centos or --mirror debian=http://mirror.example/debian",
+            )
         })?;
         if url
             .split_once("://")
@@ -158,6 +159,16 @@ fn require_archives(recipe: &Recipe, context: &Context) -> Result<()> {
     Ok(())
 }
 
+/// `--tag 1.6.1` is a slip, not a tag that nobody knows.
+fn refuse_bare_number(tag: Option<&str>) -> Result<()> {
+    let Some(tag) = tag.filter(|tag| tag.starts_with(|first: char| first.is_ascii_digit())) else {
+        return Ok(());
+    };
+    Err(Fault::user(format!("--tag `{tag}`: Mastodon's tags begin with a `v`"))
+        .hint(format!("--tag v{tag}"))
+        .into())
+}
+
 fn new_log(store: &Store) -> Result<Log> {
     let folder = store.root().join("logs");
     let mut old: Vec<PathBuf> = fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).collect();
@@ -182,6 +193,7 @@ pub(crate) fn recipe(image: &Image, context: &Context) -> Result<Recipe> {
     } else {
         context.project.image(Table::load(&context.project.mastodon())?.image(tag))?
     };
+    refuse_bare_number(tag)?;
     let recipe = Recipe::load(&folder, tag, &image.set)?;
     require_archives(&recipe, context)?;
     Ok(recipe)

@@ -36,7 +36,7 @@ pub fn resolve(debian: &Debian, recipe: String, context: &Context) -> Result<Loc
         epoch = epoch.max(release.date);
         suites.push(LockedSuite { uri, indexes: release.indexes(&debian.components), suite });
     }
-    Ok(Lock { schema: super::SCHEMA, recipe, epoch, suites, packages: Vec::new() })
+    Ok(Lock { schema: super::SCHEMA, recipe, epoch, merged: false, suites, packages: Vec::new() })
 }
 
 /// The mirrors and suites that a recipe takes packages from.

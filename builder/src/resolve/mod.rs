@@ -38,6 +38,9 @@ pub struct Lock {
     pub recipe: String,
     /// Seconds since 1970 that stand for the time of the build: the newest index's or package's date.
     pub epoch: u64,
+    /// Made from a mirror that holds the packages of all archives in one repository: then the keys of all count for each.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub merged: bool,
     /// The suites that Debian packages come from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suites: Vec<LockedSuite>,
@@ -174,8 +177,7 @@ pub fn ask(recipe: &Recipe, context: &Context) -> Result<Lock> {
 pub fn commit(recipe: &Recipe, lock: &Lock) -> Result<PathBuf> {
     let path = committed_path(recipe);
     let text = format!(
-        "# Written by `imgbuild lock --image {}`: every package that the image is made of.\n{}",
-        recipe.image.name,
+        "# Written by `imgbuild lock`: every package that the image is made of.\n{}",
         toml::to_string(lock)?
     );
     crate::atomic::write(&path, text.as_bytes())?;

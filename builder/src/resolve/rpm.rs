@@ -77,7 +77,8 @@ pub fn resolve(base: &Rpm, recipe: &str, context: &Context) -> Result<Lock> {
     let mut packages: Vec<LockedPackage> =
         trees.into_values().map(|(candidate, trees)| locked(candidate, trees)).collect();
     packages.sort_by(|a, b| (&a.name, &a.evr).cmp(&(&b.name, &b.evr)));
-    Ok(Lock { schema: super::SCHEMA, recipe: recipe.to_owned(), epoch, suites: Vec::new(), packages })
+    let merged = answers.iter().any(|answer| is_flat(answer, context));
+    Ok(Lock { schema: super::SCHEMA, recipe: recipe.to_owned(), epoch, merged, suites: Vec::new(), packages })
 }
 
 fn locked(candidate: &Candidate, trees: BTreeSet<Tree>) -> LockedPackage {
@@ -139,10 +140,7 @@ fn ask<'a>(
     };
     // What nobody has named a mirror for may be missing only where a flat mirror stands for everything: an image without the updates of
     // a vault that was slow to answer is no image.
-    let is_flat = |answer: &Answer<'_>| {
-        context.mirror(&answer.repository.archive).is_some_and(|url| url.trim_end_matches('/') == answer.root)
-    };
-    let flat = answers.iter().any(is_flat);
+    let flat = answers.iter().any(|answer| is_flat(answer, context));
     let is_needed =
         |(repository, _): &(&Repository, _)| context.mirror(&repository.archive).is_none() && !flat;
     if answers.is_empty() || silent.iter().any(is_useless) || silent.iter().any(is_needed) {
@@ -158,6 +156,11 @@ fn ask<'a>(
         context.reporter.note(text);
     }
     Ok((answers, silent))
+}
+
+/// Whether one repository stands for all of its archive, and perhaps of others.
+fn is_flat(answer: &Answer<'_>, context: &Context) -> bool {
+    context.mirror(&answer.repository.archive).is_some_and(|url| url.trim_end_matches('/') == answer.root)
 }
 
 /// Names the repositories, and every host or file that was tried, once.

@@ -97,7 +97,7 @@ pub fn make(base: &Rpm, recipe: &Recipe, lock: &Lock, tar: &Path, context: &Cont
         .iter()
         .filter(|package| package.trees.iter().any(|tree| *tree != Tree::Build))
         .collect();
-    let verified = verified(base, recipe, &packages, context)?;
+    let verified = verified(base, recipe, lock, &packages, context)?;
     let sandbox = Sandbox::empty(context)?;
     let root = sandbox.root();
 
@@ -223,7 +223,7 @@ pub fn add_compilers(
     if packages.is_empty() {
         return Ok(());
     }
-    let verified = verified(base, recipe, &packages, context)?;
+    let verified = verified(base, recipe, lock, &packages, context)?;
     context.reporter.doing("installing the compilers");
     let scratch = context.store.scratch()?;
     let build = scratch.path().join("build");
@@ -290,10 +290,11 @@ fn copy_packages(
 pub fn verified(
     base: &Rpm,
     recipe: &Recipe,
+    lock: &Lock,
     packages: &[&LockedPackage],
     context: &Context,
 ) -> Result<Vec<Verified>> {
-    let keyrings = keyrings(base, recipe, context)?;
+    let keyrings = keyrings(base, recipe, lock, context)?;
     let wanted = packages.iter().map(|package| wanted(base, package, context)).collect::<Result<Vec<_>>>()?;
     let files = Fetcher::new(context).files(&wanted)?;
     context.reporter.doing("verifying signatures");
@@ -359,14 +360,19 @@ fn open(locked: &LockedPackage, file: &Path, keyring: &Keyring) -> Result<Verifi
         .into())
 }
 
-/// The keys that an archive's packages may be signed with. A mirror given on the command line may hold the packages of all archives
-/// in one repository, so every key of the recipe counts there.
-fn keyrings(base: &Rpm, recipe: &Recipe, context: &Context) -> Result<BTreeMap<String, Keyring>> {
+/// The keys that an archive's packages may be signed with.
+fn keyrings(
+    base: &Rpm,
+    recipe: &Recipe,
+    lock: &Lock,
+    context: &Context,
+) -> Result<BTreeMap<String, Keyring>> {
     let mut keyrings = BTreeMap::new();
     for (name, archive) in &base.archives {
-        let mut keys = match context.mirror(name) {
-            Some(_) => base.archives.values().flat_map(|archive| archive.keys.clone()).collect(),
-            None => archive.keys.clone(),
+        let mut keys = if lock.merged {
+            base.archives.values().flat_map(|archive| archive.keys.clone()).collect()
+        } else {
+            archive.keys.clone()
         };
         for key in &mut keys {
             key.file = recipe.folder.join(&key.file);
