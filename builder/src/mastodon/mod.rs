@@ -1,6 +1,8 @@
 //! The application layer of a genuine Mastodon tag.
 //!
-//!     tag -> source -> vendor -> build -> /home/mastodon
+//! ```text
+//! tag -> source -> vendor -> build -> /home/mastodon
+//! ```
 //!
 //! `tags` is the table of what each tag needs, as data. `source` brings the tag's own files. `vendor` is the only part that
 //! asks package registries: it brings every gem, npm package and Git dependency that the lock files name, checks each by
