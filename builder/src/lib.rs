@@ -16,6 +16,7 @@ pub mod error;
 pub mod exec;
 pub mod export;
 pub mod fetch;
+pub mod formats;
 pub mod initramfs;
 pub mod mastodon;
 pub mod overlay;

@@ -1,0 +1,6 @@
+//! Formats of disks: a sparse disk in, a file of another format out, and back.
+//!
+//! Nothing here knows of recipes, the network or a program of the host. A writer reads every byte of data once and no hole, and
+//! gives the same bytes whatever the number of cores. A reader takes nothing that a file says of itself for granted.
+
+pub mod vmdk;
