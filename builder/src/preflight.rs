@@ -39,8 +39,10 @@ pub fn check(recipe: &Recipe, formats: &[Format], output: &Path, context: &Conte
         fs::read_dir(context.store.root().join("disk-v1")).is_ok_and(|mut entries| entries.next().is_some());
     // With earlier results in the store less is needed, but how much less only the stages know.
     room(context.store.root(), if cached { STORE_NEED / 2 } else { STORE_NEED }, "the store")?;
-    let need: u64 =
-        formats.iter().map(|format| if *format == Format::Raw { FORMAT_NEED * 2 } else { FORMAT_NEED }).sum();
+    let need: u64 = formats
+        .iter()
+        .map(|format| if matches!(format, Format::Raw | Format::Vhd) { FORMAT_NEED * 2 } else { FORMAT_NEED })
+        .sum();
     // The folder itself is made by the export; its nearest ancestor that is there tells the room.
     let there = output.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
     room(there, need, &format!("image `{}`", recipe.image.name))

@@ -17,6 +17,8 @@ use anyhow::Result;
 use fs_err as fs;
 
 use crate::context::Context;
+use crate::error::Fault;
+use crate::formats::Identity;
 use crate::overlay::ImageTree;
 use crate::recipe::{Boot, Recipe};
 use crate::store::Key;
@@ -24,13 +26,15 @@ use gpt::Guid;
 use layout::Layout;
 
 /// Raise when equal inputs give another disk.
-const STAGE_VERSION: u32 = 2;
+const STAGE_VERSION: u32 = 3;
 
 /// The raw system disk; never changed once made.
 #[derive(Debug, Clone)]
 pub struct DiskImage {
     path: PathBuf,
     layout: Layout,
+    identity: Identity,
+    epoch: u64,
 }
 
 impl DiskImage {
@@ -42,6 +46,16 @@ impl DiskImage {
     /// Where its partitions are.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// The name of its content.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The time of everything in it, in seconds since 1970.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 }
 
@@ -107,9 +121,16 @@ pub fn write(recipe: &Recipe, tree: &ImageTree, context: &Context) -> Result<(Di
         context.reporter.doing("EFI system partition");
         esp::write(&raw, &layout, tree, recipe.image.boot.menu, scratch.path(), context)?;
         context.reporter.doing("root file system");
-        ext4::write(&raw, &layout, tree, context)
+        ext4::write(&raw, &layout, tree, context)?;
+        // Here, where the disk is still in memory, so that an export reads it once.
+        let identity = Identity::of(&fs::File::open(&raw)?, disk.system.bytes())?;
+        Ok(fs::write(folder.join("identity"), identity.to_string())?)
     })?;
-    Ok((DiskImage { path: folder.join("system.raw"), layout }, cached))
+    let path = folder.join("identity");
+    let identity = fs::read_to_string(&path)?
+        .parse()
+        .map_err(|_| Fault::environment(format!("`{}` is damaged; remove its folder", path.display())))?;
+    Ok((DiskImage { path: folder.join("system.raw"), layout, identity, epoch: tree.epoch() }, cached))
 }
 
 /// Refuses host tools that are too old for what this module asks of them.

@@ -5,9 +5,9 @@
 
 pub mod ova;
 mod ovf;
-mod qemu_img;
 
 use std::fmt;
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -16,8 +16,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::context::Context;
 use crate::disk::DiskImage;
+use crate::formats::{Identity, qcow2, vhd};
 use crate::recipe::Recipe;
+use crate::report::Unit;
 use crate::verify::ReadBack;
+
+/// How a qcow2 is compressed.
+const QCOW2: qcow2::write::Method = qcow2::write::Method::Zstd(3);
 
 /// A format of a disk or appliance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
@@ -29,6 +34,28 @@ pub enum Format {
     Qcow2,
     /// VMware's streamOptimized disk inside an OVF package.
     Ova,
+    /// Hyper-V's fixed disk.
+    Vhd,
+}
+
+/// A disk that is to be exported.
+#[derive(Debug, Clone)]
+pub struct Content {
+    /// Its raw file.
+    pub path: PathBuf,
+    /// Its size in bytes.
+    pub size: u64,
+    /// The name of its content.
+    pub identity: Identity,
+}
+
+impl Content {
+    /// A raw disk; reads it for its name.
+    pub fn of(path: &Path) -> Result<Self> {
+        let file = fs::File::open(path)?;
+        let size = file.metadata()?.len();
+        Ok(Content { path: path.to_owned(), size, identity: Identity::of(&file, size)? })
+    }
 }
 
 impl fmt::Display for Format {
@@ -37,6 +64,7 @@ impl fmt::Display for Format {
             Format::Raw => "raw",
             Format::Qcow2 => "qcow2",
             Format::Ova => "ova",
+            Format::Vhd => "vhd",
         })
     }
 }
@@ -101,31 +129,55 @@ pub fn write(
     // The data disk is empty: a sparse file of its size.
     let data = scratch.path().join("data.raw");
     fs::File::create(&data)?.set_len(recipe.image.disk.data.bytes())?;
+    let system = Content {
+        path: disk.path().to_owned(),
+        size: recipe.image.disk.system.bytes(),
+        identity: disk.identity(),
+    };
+    let contents = [system, Content::of(&data)?];
     let mut drafts = Vec::new();
     for format in formats {
         context.reporter.doing(&format!("writing {format}"));
-        match format {
-            Format::Raw | Format::Qcow2 => {
-                for (source, suffix, data_disk) in [(disk.path(), "", false), (data.as_path(), "-data", true)]
-                {
-                    let path = output.join(format!("{stem}{suffix}.{format}"));
-                    let temp = temp_beside(&path)?;
-                    match format {
-                        Format::Raw => copy_sparse(source, temp.path(), context)?,
-                        _ => qemu_img::qcow2(source, temp.path(), context)?,
-                    }
-                    drafts.push(Draft { format: *format, data_disk, temp, path });
-                }
-            }
-            Format::Ova => {
-                let path = output.join(format!("{stem}.ova"));
-                let temp = temp_beside(&path)?;
-                ova::write(recipe, &stem, [disk.path(), &data], temp.path(), scratch.path(), context)?;
-                drafts.push(Draft { format: *format, data_disk: false, temp, path });
-            }
+        if *format == Format::Ova {
+            let path = output.join(format!("{stem}.ova"));
+            let temp = temp_beside(&path)?;
+            ova::write(recipe, &stem, &contents, disk.epoch(), temp.path(), context)?;
+            drafts.push(Draft { format: *format, data_disk: false, temp, path });
+            continue;
+        }
+        for (content, data_disk) in contents.iter().zip([false, true]) {
+            let path = output.join(format!("{stem}{}.{format}", if data_disk { "-data" } else { "" }));
+            let temp = temp_beside(&path)?;
+            write_disk(*format, content, disk.epoch(), temp.path(), context)?;
+            drafts.push(Draft { format: *format, data_disk, temp, path });
         }
     }
     Ok((drafts, false))
+}
+
+/// Writes a disk by itself into an empty file.
+pub fn write_disk(
+    format: Format,
+    content: &Content,
+    epoch: u64,
+    target: &Path,
+    context: &Context,
+) -> Result<()> {
+    let Content { path, size, identity } = content;
+    match format {
+        Format::Raw => copy_sparse(path, target, context),
+        Format::Vhd => {
+            copy_sparse(path, target, context)?;
+            let file = fs::OpenOptions::new().read(true).write(true).open(target)?;
+            vhd::close(&file, *size, *identity, epoch)
+        }
+        Format::Qcow2 => {
+            let output = BufWriter::with_capacity(1 << 20, fs::File::create(target)?);
+            let seen = |done| context.reporter.progress(done, *size, Unit::Bytes);
+            qcow2::write::write(&fs::File::open(path)?, *size, QCOW2, output, seen)
+        }
+        Format::Ova => unreachable!("an OVA has all disks"),
+    }
 }
 
 /// Gives drafts their names, replacing what an earlier build left under them. `_read_back` is the proof that they may have them.

@@ -1,77 +1,137 @@
-//! The OVA: a ustar archive of the descriptor, the manifest and the disks, in that order.
+//! The OVA: a ustar archive of the descriptor, the manifest, its signature and the disks, in that order.
 //!
-//! Order, format and the manifest's spelling are what vSphere's readers insist on: descriptor first, `SHA256(name)= hex`.
+//! Order, format and the manifest's spelling are what vSphere's readers insist on: descriptor first, `SHA256(name)= hex`. It is
+//! written in one pass: each disk is compressed into its place in the archive and hashed on the way; what stands before the disks
+//! and speaks of them has its room kept free and is filled in last.
 
-use std::io::BufWriter;
-use std::os::unix::fs::MetadataExt as _;
+use std::io::{BufWriter, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use fs_err as fs;
+use sha2::{Digest as _, Sha256};
 
-use super::{ovf, qemu_img};
+use super::{Content, ovf};
 use crate::context::Context;
+use crate::formats::vmdk;
 use crate::recipe::Recipe;
+use crate::report::Unit;
 use crate::store::hex;
 
-/// Writes the archive for the system and the data disk.
+/// Bytes of an archive's record.
+const RECORD: u64 = 512;
+/// Largest member that a ustar header can state, in bytes.
+const MEMBER_LIMIT: u64 = (8 << 30) - 1;
+/// Deflate level: 2 % smaller than zlib's own 6, at half of its time.
+const LEVEL: u8 = 6;
+/// Length of the digests in the manifest, in hexadecimal digits.
+const DIGITS: usize = 64;
+
+/// Writes the archive of these disks. `epoch` is the time of its members, in seconds since 1970.
 pub fn write(
     recipe: &Recipe,
     stem: &str,
-    raw: [&Path; 2],
+    disks: &[Content],
+    epoch: u64,
     target: &Path,
-    scratch: &Path,
     context: &Context,
 ) -> Result<()> {
-    let mut disks = Vec::new();
-    for (index, source) in raw.iter().enumerate() {
-        let name = format!("{stem}-disk{}.vmdk", index + 1);
-        let path = scratch.join(&name);
-        qemu_img::vmdk(source, &path, context)?;
-        let meta = fs::metadata(source)?;
-        disks.push(ovf::Disk {
-            name,
-            bytes: fs::metadata(&path)?.len(),
-            capacity: meta.len(),
-            populated: meta.blocks() * 512,
-        });
-    }
-    let descriptor = ovf::descriptor(recipe, stem, &disks);
+    let names: Vec<String> = (1..=disks.len()).map(|number| format!("{stem}-disk{number}.vmdk")).collect();
     let descriptor_name = format!("{stem}.ovf");
-    let mut manifest = line(&descriptor_name, &sha256(descriptor.as_bytes()));
-    for disk in &disks {
-        manifest.push_str(&line(&disk.name, &crate::digest::file(&scratch.join(&disk.name))?));
+    let manifest_name = format!("{stem}.mf");
+    // As long as they will ever be: no number has more digits than these.
+    let guess: Vec<ovf::Disk> = (disks.iter().zip(&names))
+        .map(|(disk, name)| ovf::Disk {
+            name: name.clone(),
+            bytes: MEMBER_LIMIT,
+            capacity: disk.size,
+            populated: disk.size,
+        })
+        .collect();
+    let room = ovf::descriptor(recipe, stem, &guess).len();
+    let manifest = |descriptor: &str, digests: &[String]| {
+        let lines = names.iter().zip(digests).map(|(name, digest)| line(name, digest));
+        line(&descriptor_name, descriptor) + &lines.collect::<String>()
+    };
+    let digest = "0".repeat(DIGITS);
+    let manifest_room = manifest(&digest, &vec![digest.clone(); disks.len()]).len();
+
+    let mut archive = BufWriter::with_capacity(1 << 20, fs::File::create(target)?);
+    put_member(&mut archive, &descriptor_name, &vec![b' '; room], epoch)?;
+    put_member(&mut archive, &manifest_name, &vec![b' '; manifest_room], epoch)?;
+    let mut written = Vec::new();
+    let mut digests = Vec::new();
+    let mut headers = Vec::new();
+    for (disk, name) in disks.iter().zip(&names) {
+        headers.push(archive.stream_position()?);
+        archive.write_all(&[0; RECORD as usize])?;
+        let mut hashed = Hashed { target: &mut archive, hash: Sha256::new() };
+        let options = vmdk::write::Options { name, level: LEVEL, identity: disk.identity };
+        let vmdk::write::Written { bytes, populated } =
+            vmdk::write::write(&fs::File::open(&disk.path)?, disk.size, options, &mut hashed, |done| {
+                context.reporter.progress(done, disk.size, Unit::Bytes);
+            })?;
+        digests.push(hex(&hashed.hash.finalize()));
+        ensure!(
+            bytes <= MEMBER_LIMIT,
+            "`{name}` has more than 8 GiB, which vSphere's archives cannot hold: export a qcow2 or a raw disk"
+        );
+        written.push(ovf::Disk { name: name.clone(), bytes, capacity: disk.size, populated });
     }
-    let mut archive = tar::Builder::new(BufWriter::with_capacity(1 << 20, fs::File::create(target)?));
-    append(&mut archive, &descriptor_name, descriptor.len() as u64, descriptor.as_bytes())?;
-    append(&mut archive, &format!("{stem}.mf"), manifest.len() as u64, manifest.as_bytes())?;
-    for disk in &disks {
-        let path: PathBuf = scratch.join(&disk.name);
-        append(&mut archive, &disk.name, disk.bytes, fs::File::open(&path)?)?;
-        fs::remove_file(path)?;
+    // Two records of zeros end an archive; a VMDK is a whole number of records.
+    archive.write_all(&[0; RECORD as usize * 2])?;
+
+    let mut descriptor = ovf::descriptor(recipe, stem, &written);
+    // White space behind the document is part of no XML.
+    descriptor.extend(std::iter::repeat_n('\n', room - descriptor.len()));
+    let manifest = manifest(&hex(&Sha256::digest(&descriptor)), &digests);
+    archive.seek(SeekFrom::Start(0))?;
+    put_member(&mut archive, &descriptor_name, descriptor.as_bytes(), epoch)?;
+    put_member(&mut archive, &manifest_name, manifest.as_bytes(), epoch)?;
+    for (disk, at) in written.iter().zip(headers) {
+        archive.seek(SeekFrom::Start(at))?;
+        archive.write_all(header(&disk.name, disk.bytes, epoch)?.as_bytes())?;
     }
-    archive.into_inner()?.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
+    archive.into_inner().map_err(std::io::IntoInnerError::into_error)?.sync_all()?;
     Ok(())
 }
 
-fn append(
-    archive: &mut tar::Builder<impl std::io::Write>,
-    name: &str,
-    size: u64,
-    content: impl std::io::Read,
-) -> Result<()> {
+/// What goes through is hashed.
+struct Hashed<W> {
+    target: W,
+    hash: Sha256,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.target.write(bytes)?;
+        self.hash.update(&bytes[..count]);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.target.flush()
+    }
+}
+
+fn header(name: &str, bytes: u64, epoch: u64) -> Result<tar::Header> {
     let mut header = tar::Header::new_ustar();
-    header.set_size(size);
+    header.set_path(name)?;
+    header.set_size(bytes);
     header.set_mode(0o644);
-    header.set_mtime(0);
+    header.set_mtime(epoch);
+    header.set_uid(0);
+    header.set_gid(0);
     header.set_entry_type(tar::EntryType::Regular);
-    archive.append_data(&mut header, name, content)?;
-    Ok(())
+    header.set_cksum();
+    Ok(header)
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    use sha2::Digest as _;
-    hex(&sha2::Sha256::digest(bytes))
+fn put_member(archive: &mut impl Write, name: &str, content: &[u8], epoch: u64) -> Result<()> {
+    archive.write_all(header(name, content.len() as u64, epoch)?.as_bytes())?;
+    archive.write_all(content)?;
+    let padding = content.len().next_multiple_of(512) - content.len();
+    Ok(archive.write_all(&vec![0; padding])?)
 }
 
 fn line(name: &str, digest: &str) -> String {

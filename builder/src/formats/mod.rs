@@ -3,4 +3,11 @@
 //! Nothing here knows of recipes, the network or a program of the host. A writer reads every byte of data once and no hole, and
 //! gives the same bytes whatever the number of cores. A reader takes nothing that a file says of itself for granted.
 
+pub mod chunks;
+pub mod identity;
+pub mod qcow2;
+pub mod sparse;
+pub mod vhd;
 pub mod vmdk;
+
+pub use identity::Identity;

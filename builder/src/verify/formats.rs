@@ -13,7 +13,11 @@ use crate::view::{Kind, kind};
 /// A disk that a build wrote: sound, and every byte that of its source.
 pub fn disk(path: &Path, format: Format, source: &Path, context: &Context) -> Vec<String> {
     let mut wrong = Vec::new();
-    let name = if format == Format::Qcow2 { "qcow2" } else { "raw" };
+    let name = match format {
+        Format::Qcow2 => "qcow2",
+        Format::Vhd => "vpc",
+        Format::Raw | Format::Ova => "raw",
+    };
     if format == Format::Qcow2 {
         check(path, context, &mut wrong);
     }

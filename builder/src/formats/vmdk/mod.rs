@@ -8,3 +8,4 @@
 //! sectors of 512 bytes; each part but a grain is announced by a marker of one sector.
 
 pub mod header;
+pub mod write;
