@@ -1,21 +1,25 @@
 //! Any artifact opened for reading: raw, qcow2, VMDK or OVA, down to the files of its root file system.
 //!
-//! Formats are told by their first bytes, never by their names. Nothing is mounted; ext4 is read by a crate that shares no code
-//! with mke2fs.
+//! Formats are told by their first bytes, never by their names. Every format is read in place, a disk in the middle of an OVA too;
+//! nothing is unpacked unless somebody asks for a raw file. Nothing is mounted; ext4 is read by a crate that shares no code with
+//! mke2fs.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result, anyhow};
-use ext4_view::{Ext4, Ext4Read, Metadata};
+use ext4_view::{Ext4, Ext4Error, Ext4Read, Metadata};
 use fs_err as fs;
 
 use crate::context::Context;
 use crate::disk::gpt::{self, Partition, ROOT_X86_64};
 use crate::error::Fault;
-use crate::exec::Run;
-use crate::store::Scratch;
+use crate::formats::disk::{Raw, ReadDisk, to_raw};
+use crate::formats::part::Part;
+use crate::formats::{qcow2, tar, vmdk};
+use crate::store::{Scratch, Store};
 
 /// Folders in folders that are followed.
 const DEPTH_LIMIT: usize = 64;
@@ -40,13 +44,14 @@ pub enum Kind {
 pub struct View {
     /// What was opened.
     pub kind: Kind,
-    /// Its raw disk, in a scratch folder unless the file itself is raw.
-    pub raw: PathBuf,
     /// Its partitions.
     pub partitions: Vec<Partition>,
     /// Its root file system.
     pub root: Ext4,
-    _scratch: Option<Scratch>,
+    given: PathBuf,
+    disk: Box<dyn ReadDisk>,
+    store: Store,
+    raw: OnceLock<(PathBuf, Scratch)>,
 }
 
 /// A file of the root file system.
@@ -60,52 +65,45 @@ pub struct Node {
 impl View {
     /// Opens a file of any kind that imgbuild writes.
     pub fn open(path: &Path, context: &Context) -> Result<Self> {
-        let kind = kind(path)?;
-        if kind == Kind::Raw {
-            return Self::of_raw(kind, path, path.to_owned(), None);
-        }
-        let scratch = context.store.scratch()?;
-        refuse_references(path, kind, context)?;
-        let disk = match kind {
-            Kind::Ova => {
-                let members = crate::export::ova::unpack(path, scratch.path())?;
-                let is_disk =
-                    |member: &PathBuf| member.extension().is_some_and(|extension| extension == "vmdk");
-                let first = members.into_iter().find(is_disk);
-                first.ok_or_else(|| Fault::user(format!("`{}` holds no disk", path.display())))?
+        let (kind, disk) = disk(path)?;
+        let hint = "give the system disk; a data disk is blank until its first boot, and afterwards holds one file system";
+        let partitions = gpt::read(disk.twin().as_mut()).map_err(|error| {
+            // A damaged file has said so itself.
+            if error.chain().any(|cause| cause.is::<Fault>()) {
+                return error;
             }
-            _ => path.to_owned(),
-        };
-        if kind == Kind::Ova {
-            refuse_references(&disk, Kind::Vmdk, context)?;
-        }
-        let raw = scratch.path().join("view.raw");
-        let format = if kind == Kind::Qcow2 { "qcow2" } else { "vmdk" };
-        Run::new(&context.log, "qemu-img")
-            .args(["convert", "-f", format, "-O", "raw"])
-            .arg(&disk)
-            .arg(&raw)
-            .run()?;
-        Self::of_raw(kind, path, raw, Some(scratch))
+            anyhow!(Fault::user(format!("`{}`: {error:#}", path.display())).hint(hint))
+        })?;
+        let root = partitions.iter().find(|partition| partition.kind == ROOT_X86_64);
+        let extent = root
+            .map(|partition| partition.extent)
+            .ok_or_else(|| Fault::user(format!("`{}` has no root partition", path.display())))?;
+        let reader = Slice { disk: disk.twin(), offset: extent.offset() };
+        let root = Ext4::load(Box::new(reader))
+            .map_err(|error| foreign(error, &format!("`{}`: its root file system", path.display())))?;
+        let (given, store) = (path.to_owned(), context.store.clone());
+        Ok(View { kind, partitions, root, given, disk, store, raw: OnceLock::new() })
     }
 
-    /// `given` is the file that the user named.
-    fn of_raw(kind: Kind, given: &Path, raw: PathBuf, scratch: Option<Scratch>) -> Result<Self> {
-        let hint = "give the system disk; a data disk is blank until its first boot, and afterwards holds one file system";
-        let named = |error: anyhow::Error| {
-            anyhow!(Fault::user(format!("`{}`: {error:#}", given.display())).hint(hint))
-        };
-        let partitions = gpt::read(&mut fs::File::open(&raw)?).map_err(named)?;
-        let root = partitions
-            .iter()
-            .find(|partition| partition.kind == ROOT_X86_64)
-            .map(|partition| partition.extent.offset());
-        let offset =
-            root.ok_or_else(|| Fault::user(format!("`{}` has no root partition", given.display())))?;
-        let reader = Slice { file: fs::File::open(&raw)?, offset };
-        let root = Ext4::load(Box::new(reader))
-            .map_err(|error| Fault::user(format!("`{}`: its root file system: {error}", given.display())))?;
-        Ok(View { kind, raw, partitions, root, _scratch: scratch })
+    /// A reader of its own for the whole disk.
+    pub fn disk(&self) -> Box<dyn ReadDisk> {
+        self.disk.twin()
+    }
+
+    /// The disk as a raw file, for programs that know no other: the file itself when it is raw, otherwise a copy in a scratch
+    /// folder, made when it is first asked for and gone with the view.
+    pub fn raw(&self) -> Result<&Path> {
+        if self.kind == Kind::Raw {
+            return Ok(&self.given);
+        }
+        if self.raw.get().is_none() {
+            let scratch = self.store.scratch()?;
+            let path = scratch.path().join("view.raw");
+            to_raw(self.disk.as_ref(), &path)?;
+            // Whoever was quicker has made the same.
+            let _ = self.raw.set((path, scratch));
+        }
+        self.raw.get().map(|(path, _)| path.as_path()).context("the raw copy was just made")
     }
 
     /// Where the root partition begins, in bytes.
@@ -118,15 +116,16 @@ impl View {
 
     /// A file's text; `None` when it is not there.
     pub fn text(&self, path: &str) -> Result<Option<String>> {
-        if !self.root.exists(path).with_context(|| format!("looking for `{path}` in the image"))? {
+        let named = |error| foreign(error, &format!("`{path}` in the image"));
+        if !self.root.exists(path).map_err(named)? {
             return Ok(None);
         }
-        if self.root.metadata(path)?.len() > TEXT_LIMIT {
+        if self.root.metadata(path).map_err(named)?.len() > TEXT_LIMIT {
             return Err(
                 Fault::user(format!("`{path}` in the image is too large to be what it should be")).into()
             );
         }
-        let bytes = self.root.read(path).with_context(|| format!("reading `{path}` in the image"))?;
+        let bytes = self.root.read(path).map_err(named)?;
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     }
 
@@ -140,11 +139,13 @@ impl View {
             .into());
         }
         let mut names: BTreeMap<String, Metadata> = BTreeMap::new();
-        for entry in self.root.read_dir(folder).with_context(|| format!("listing `{folder}` in the image"))? {
-            let entry = entry?;
+        let named = |error| foreign(error, &format!("`{folder}` in the image"));
+        for entry in self.root.read_dir(folder).map_err(named)? {
+            let entry = entry.map_err(named)?;
             let name = entry.file_name().display().to_string();
             if name != "." && name != ".." {
-                names.insert(format!("{}/{name}", folder.trim_end_matches('/')), entry.metadata()?);
+                let metadata = entry.metadata().map_err(named)?;
+                names.insert(format!("{}/{name}", folder.trim_end_matches('/')), metadata);
             }
         }
         for (path, metadata) in names {
@@ -158,39 +159,47 @@ impl View {
     }
 }
 
-/// Largest virtual disk that is opened, in bytes.
-const SIZE_LIMIT: u64 = 1 << 42;
-
-/// Refuses a disk whose content lies in other files: opening it would read whatever file or host its header names.
-pub fn refuse_references(path: &Path, kind: Kind, context: &Context) -> Result<()> {
-    let format = match kind {
-        Kind::Qcow2 => "qcow2",
-        Kind::Vmdk => "vmdk",
-        Kind::Raw | Kind::Ova => return Ok(()),
-    };
-    let text = Run::new(&context.log, "qemu-img")
-        .args(["info", "--output=json", "-f", format])
-        .arg(path)
-        .capture()?;
-    let info: serde_json::Value = serde_json::from_str(&text)
-        .with_context(|| format!("reading what qemu-img says of `{}`", path.display()))?;
-    let specific = &info["format-specific"]["data"];
-    let extents = specific["extents"].as_array().map_or(0, Vec::len);
-    if info.get("backing-filename").is_some() || specific.get("data-file").is_some() || extents > 1 {
-        let message = format!("`{}` is not a disk by itself: it refers to other files", path.display());
-        return Err(Fault::user(message)
-            .hint("make it one with `qemu-img convert`, if you trust where it came from")
-            .into());
+/// An error of the image's file system: the image's fault, unless the disk below it has said more.
+fn foreign(error: Ext4Error, what: &str) -> anyhow::Error {
+    match error {
+        Ext4Error::Io(error) => match error.downcast::<Fault>() {
+            Ok(fault) => anyhow!(*fault).context(format!("reading {what}")),
+            Err(error) => anyhow::Error::from_boxed(error).context(format!("reading {what}")),
+        },
+        error => Fault::user(format!("{what}: {error}")).into(),
     }
-    if info["virtual-size"].as_u64().is_none_or(|size| size > SIZE_LIMIT) {
-        return Err(Fault::user(format!("`{}` claims to be larger than 4 TiB", path.display())).into());
-    }
-    Ok(())
 }
 
-/// A part of a file as a disk of its own.
+/// Opens the disk in a file of any kind: the first one of an OVA.
+pub fn disk(path: &Path) -> Result<(Kind, Box<dyn ReadDisk>)> {
+    let kind = kind(path)?;
+    let part = Part::whole(fs::File::open(path)?)?;
+    let disk = match kind {
+        Kind::Raw => Box::new(Raw::open(part)?),
+        Kind::Qcow2 => qcow2::read::open(part)?,
+        Kind::Vmdk => vmdk::read::open(part)?,
+        Kind::Ova => {
+            let member = tar::first_member(&part, |name| name.to_ascii_lowercase().ends_with(".vmdk"))?;
+            let member = member.ok_or_else(|| Fault::user(format!("`{}` holds no disk", path.display())))?;
+            vmdk::read::open(member)?
+        }
+    };
+    Ok((kind, disk))
+}
+
+/// Refuses a disk whose content lies in other files: opening it would read whatever file or host its header names.
+pub fn refuse_references(path: &Path, kind: Kind) -> Result<()> {
+    let part = Part::whole(fs::File::open(path)?)?;
+    match kind {
+        Kind::Qcow2 => qcow2::read::refuse_references(&part),
+        Kind::Vmdk => vmdk::read::refuse_references(&part),
+        Kind::Raw | Kind::Ova => Ok(()),
+    }
+}
+
+/// A part of a disk as a disk of its own.
 struct Slice {
-    file: fs::File,
+    disk: Box<dyn ReadDisk>,
     offset: u64,
 }
 
@@ -200,9 +209,10 @@ impl Ext4Read for Slice {
         start: u64,
         target: &mut [u8],
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        self.file.seek(SeekFrom::Start(self.offset + start))?;
-        self.file.read_exact(target)?;
-        Ok(())
+        // A block far behind the end stays behind the end.
+        self.disk
+            .read_at(self.offset.saturating_add(start), target)
+            .map_err(anyhow::Error::reallocate_into_boxed_dyn_error_without_backtrace)
     }
 }
 
@@ -223,6 +233,14 @@ pub fn kind(path: &Path) -> Result<Kind> {
         Ok(Kind::Ova)
     } else if at(512, b"EFI PART") {
         Ok(Kind::Raw)
+    } else if at(0, vmdk::descriptor::SIGNATURE) {
+        let message = format!(
+            "`{}` is not a disk by itself: it is a VMDK's descriptor, without the disk",
+            path.display()
+        );
+        Err(Fault::user(message)
+            .hint("make it one with `qemu-img convert`, if you trust where it came from")
+            .into())
     } else {
         let message = format!(
             "`{}` is no disk image: neither qcow2, VMDK, OVA nor a raw disk with a GPT",

@@ -35,7 +35,7 @@ pub fn faults_are_named(site: &mut Site) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let raw = folder.path().join("tampered.raw");
     run(Command::new("qemu-img").args(["convert", "-O", "raw"]).arg(&system).arg(&raw))?;
-    let partitions = gpt::read(&mut fs_err::File::open(&raw)?)?;
+    let partitions = gpt::read(imgbuild::view::disk(&raw)?.1.as_mut())?;
     let root =
         partitions.iter().find(|partition| partition.kind == ROOT_X86_64).context("no root partition")?;
     for (name, text) in [

@@ -94,7 +94,7 @@ pub(super) fn start(options: &Boot, config: Option<&str>, context: &Context) -> 
             .hint("boot the qcow2 of the same build: build --format qcow2")
             .into());
     }
-    crate::view::refuse_references(&options.disk, kind, context)?;
+    crate::view::refuse_references(&options.disk, kind)?;
     let data = match &options.data {
         Some(path) => Some(path.clone()),
         None => data_disk_beside(&options.disk),

@@ -1,7 +1,7 @@
 //! The GUID partition table, written and read (UEFI specification 2.10, chapter 5).
 
 use std::fmt;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -9,6 +9,7 @@ use fs_err as fs;
 
 use super::Ids;
 use super::layout::{Extent, Layout, SECTOR, TABLE_SECTORS};
+use crate::formats::disk::ReadDisk;
 
 /// A GUID in the byte order of its text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,11 +143,13 @@ pub struct Partition {
 }
 
 /// Reads the primary table; every length is checked before it is used.
-pub fn read(disk: &mut (impl Read + Seek)) -> Result<Vec<Partition>> {
-    let size = disk.seek(SeekFrom::End(0))?;
+pub fn read(disk: &mut dyn ReadDisk) -> Result<Vec<Partition>> {
+    let size = disk.size();
     let mut header = [0; 512];
-    disk.seek(SeekFrom::Start(SECTOR))?;
-    if size < 2 * SECTOR || disk.read_exact(&mut header).is_err() || &header[..8] != b"EFI PART" {
+    if size >= 2 * SECTOR {
+        disk.read_at(SECTOR, &mut header)?;
+    }
+    if &header[..8] != b"EFI PART" {
         bail!("it has no GUID partition table");
     }
     let u32_at = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
@@ -160,8 +163,7 @@ pub fn read(disk: &mut (impl Read + Seek)) -> Result<Vec<Partition>> {
         bail!("the checksum of its partition table is wrong");
     }
     let mut bytes = vec![0; (count * entry_size) as usize];
-    disk.seek(SeekFrom::Start(u64_at(&header, 72).saturating_mul(SECTOR)))?;
-    disk.read_exact(&mut bytes)?;
+    disk.read_at(u64_at(&header, 72).saturating_mul(SECTOR), &mut bytes)?;
     if crc32fast::hash(&bytes) != u32_at(88) {
         bail!("the checksum of its partition entries is wrong");
     }
@@ -194,7 +196,13 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::formats::disk::Raw;
+    use crate::formats::part::Part;
     use crate::store::Key;
+
+    fn read_file(path: &Path) -> Result<Vec<Partition>> {
+        read(&mut Raw::open(Part::whole(fs::File::open(path)?)?)?)
+    }
 
     fn disk() -> (tempfile::NamedTempFile, Layout, Ids) {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -208,7 +216,7 @@ mod tests {
     #[test]
     fn reads_back_what_it_wrote() {
         let (file, layout, ids) = disk();
-        let partitions = read(&mut fs::File::open(file.path()).unwrap()).unwrap();
+        let partitions = read_file(file.path()).unwrap();
         assert_eq!(partitions.len(), 3);
         assert_eq!(
             partitions[2],
@@ -222,7 +230,7 @@ mod tests {
             let (file, ..) = disk();
             let mut handle = fs::OpenOptions::new().write(true).open(file.path()).unwrap();
             put(&mut handle, offset, &[0x77]).unwrap();
-            assert!(read(&mut fs::File::open(file.path()).unwrap()).is_err(), "{offset}");
+            assert!(read_file(file.path()).is_err(), "{offset}");
         }
     }
 

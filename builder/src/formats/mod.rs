@@ -3,10 +3,16 @@
 //! Nothing here knows of recipes, the network or a program of the host. A writer reads every byte of data once and no hole, and
 //! gives the same bytes whatever the number of cores. A reader takes nothing that a file says of itself for granted.
 
+mod cache;
 pub mod chunks;
+pub mod disk;
 pub mod identity;
+mod mapped;
+pub mod part;
+pub mod qcow2;
 pub mod qcow2;
 pub mod sparse;
+pub mod tar;
 pub mod vhd;
 pub mod vmdk;
 

@@ -1,8 +1,6 @@
 //! Would it boot? Looked at without booting it.
 
 use anyhow::{Context as _, Result};
-use fs_err as fs;
-use std::io::{Read as _, Seek as _, SeekFrom};
 
 use crate::context::Context;
 use crate::disk::gpt::{BIOS_BOOT, EFI_SYSTEM};
@@ -28,9 +26,8 @@ const DISK_DRIVERS: &[&str] = &[
 const NIC_DRIVERS: &[&str] = &["vmxnet3", "virtio_net", "e1000", "e1000e"];
 
 /// e2fsck finds nothing.
-#[expect(clippy::unnecessary_wraps, reason = "every check has the same signature")]
 pub fn file_system(view: &View, context: &Context) -> Result<Vec<String>> {
-    let target = format!("{}?offset={}", view.raw.display(), view.root_offset());
+    let target = format!("{}?offset={}", view.raw()?.display(), view.root_offset());
     Ok(match Run::new(&context.log, "e2fsck").arg("-fn").arg(target).run() {
         Ok(()) => Vec::new(),
         Err(error) => vec![format!("e2fsck: {error:#}")],
@@ -39,9 +36,9 @@ pub fn file_system(view: &View, context: &Context) -> Result<Vec<String>> {
 
 /// MBR code, and a core image where it points.
 pub fn bios_boot(view: &View, _: &Context) -> Result<Vec<String>> {
-    let mut disk = fs::File::open(&view.raw)?;
+    let mut disk = view.disk();
     let mut mbr = [0; 512];
-    disk.read_exact(&mut mbr)?;
+    disk.read_at(0, &mut mbr)?;
     if mbr[..0x5a].iter().all(|byte| *byte == 0) || mbr[510..] != [0x55, 0xaa] {
         return Ok(vec!["the MBR holds no boot code".to_owned()]);
     }
@@ -56,8 +53,7 @@ pub fn bios_boot(view: &View, _: &Context) -> Result<Vec<String>> {
         )]);
     }
     let mut core = [0; 512];
-    disk.seek(SeekFrom::Start(partition.extent.offset()))?;
-    disk.read_exact(&mut core)?;
+    disk.read_at(partition.extent.offset(), &mut core)?;
     Ok(if core.iter().all(|byte| *byte == 0) {
         vec!["the BIOS-boot partition is empty".to_owned()]
     } else {
@@ -66,12 +62,11 @@ pub fn bios_boot(view: &View, _: &Context) -> Result<Vec<String>> {
 }
 
 /// mtools finds the loader on the EFI system partition.
-#[expect(clippy::unnecessary_wraps, reason = "every check has the same signature")]
 pub fn uefi_boot(view: &View, context: &Context) -> Result<Vec<String>> {
     let Some(partition) = view.partitions.iter().find(|partition| partition.kind == EFI_SYSTEM) else {
         return Ok(vec!["there is no EFI system partition".to_owned()]);
     };
-    let image = format!("{}@@{}", view.raw.display(), partition.extent.offset());
+    let image = format!("{}@@{}", view.raw()?.display(), partition.extent.offset());
     let listing =
         Run::new(&context.log, "mdir").args(["-b", "-i", &image, "::/EFI/BOOT/BOOTX64.EFI"]).capture();
     Ok(match listing {

@@ -8,4 +8,5 @@
 //! compressed cluster begins at any byte and runs over whole sectors of 512 bytes. All numbers are big-endian.
 
 pub mod header;
+pub mod read;
 pub mod write;

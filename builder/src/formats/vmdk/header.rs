@@ -16,6 +16,8 @@ pub const STREAM_FLAGS: u32 = FLAG_NEWLINES | FLAG_COMPRESSED | FLAG_MARKERS;
 pub const FLAG_NEWLINES: u32 = 1;
 /// There is a second directory.
 pub const FLAG_REDUNDANT: u32 = 1 << 1;
+/// An entry of 1 in a grain table means a grain of zeros.
+pub const FLAG_ZERO_GRAINS: u32 = 1 << 2;
 /// Grains are compressed.
 pub const FLAG_COMPRESSED: u32 = 1 << 16;
 /// There are markers.

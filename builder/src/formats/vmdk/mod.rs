@@ -7,5 +7,7 @@
 //! A grain is 64 KiB of the disk, compressed by itself. 512 grains have one table, all tables one directory. Everything lies on
 //! sectors of 512 bytes; each part but a grain is announced by a marker of one sector.
 
+pub mod descriptor;
 pub mod header;
+pub mod read;
 pub mod write;
