@@ -14,7 +14,7 @@ use crate::resolve::Lock;
 use crate::rootfs::BaseTree;
 use crate::store::Store;
 use crate::transfer::Inputs;
-use crate::{app, appliance, disk, export, overlay, preflight, resolve, rootfs, verify};
+use crate::{app, appliance, atomic, disk, export, overlay, preflight, resolve, rootfs, verify};
 
 /// Number of stages, for the count on the terminal.
 const STAGES: usize = 10;
@@ -37,6 +37,9 @@ pub struct Built {
 
 /// From a recipe to verified artifacts in the output folder.
 pub fn build(recipe: &Recipe, formats: &[Format], output: &Path, context: &Context) -> Result<Built> {
+    for part in atomic::sweep(output)? {
+        context.reporter.note(&format!("removed `{}`, left by a run that was killed", part.display()));
+    }
     preflight::check(recipe, formats, output, context)?;
     let mut stages = Stages::new(context.reporter.as_ref(), STAGES);
     let tree = image_tree(recipe, context, &mut stages)?;

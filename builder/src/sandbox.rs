@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 
 use crate::context::Context;
-use crate::exec::Run;
-use crate::store::Scratch;
+use crate::exec::{Log, Run};
+use crate::store::{Scratch, Store};
 
 /// Mounts that programs in the tree expect, in each of the roots up to `--`; then the command in the first of them. `$1` is what starts
 /// it: a session of its own, so that no program of a package can type into the user's terminal.
@@ -234,6 +234,25 @@ impl Drop for Sandbox<'_> {
         // Folders of subordinate ids can be removed only from inside the namespace.
         let _ = self.outside().args(["rm", "-rf"]).arg(&self.root).run();
     }
+}
+
+/// Removes what killed runs of an ordinary user left in the store: trees of his subordinate ids, which [`Store::open`] cannot remove.
+pub fn sweep(store: &Store, log: &Log) -> Result<()> {
+    for scratch in store.left_over()? {
+        // Opening the store has removed all that it may; where a folder is left, its files are of other owners.
+        if scratch.path().is_dir() {
+            let remove = Run::new(log, "unshare").args(identity()).args([
+                "--",
+                "rm",
+                "-rf",
+                "--one-file-system",
+                "--",
+            ]);
+            // What cannot be removed now keeps its lock for the next run; it is no reason to refuse this one.
+            let _ = remove.arg(scratch.path()).run();
+        }
+    }
+    Ok(())
 }
 
 /// Arguments of `unshare` that give an ordinary user root's rights over subordinate ids; root has them.

@@ -202,6 +202,14 @@ impl Store {
     }
 
     fn sweep(&self) -> Result<()> {
+        // Dropping removes what is this user's own.
+        self.left_over().map(drop)
+    }
+
+    /// Scratch folders of dead runs, now this one's. After [`Store::open`] they hold trees whose owners are subordinate ids: only
+    /// the sandbox's user namespace may remove those ([`crate::sandbox::sweep`]).
+    pub fn left_over(&self) -> Result<Vec<Scratch>> {
+        let mut dead = Vec::new();
         for entry in fs::read_dir(self.root.join("tmp"))? {
             let lock_path = entry?.path();
             if lock_path.extension().is_none_or(|extension| extension != "lock") {
@@ -209,10 +217,10 @@ impl Store {
             }
             let Ok(lock) = fs::File::open(&lock_path) else { continue };
             if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
-                remove_tree(&lock_path.with_extension(""));
+                dead.push(Scratch { path: lock_path.with_extension(""), _lock: lock });
             }
         }
-        Ok(())
+        Ok(dead)
     }
 }
 

@@ -85,6 +85,7 @@ fn context_in(
             .hint("name another folder with IMGBUILD_STORE")
     })?;
     let log = new_log(&store)?;
+    crate::sandbox::sweep(&store, &log)?;
     let mirrors = mirrors(image.map_or(&[], |image| &image.mirror))?;
     let keys = keys(image.map_or(&[], |image| &image.key))?;
     let reporter = crate::report::choose(global.quiet, global.no_progress);

@@ -140,14 +140,14 @@ pub fn write(
         context.reporter.doing(&format!("writing {format}"));
         if *format == Format::Ova {
             let path = output.join(format!("{stem}.ova"));
-            let temp = temp_beside(&path)?;
+            let temp = crate::atomic::temp_beside(&path)?;
             ova::write(recipe, &stem, &contents, disk.epoch(), temp.path(), context)?;
             drafts.push(Draft { format: *format, data_disk: false, temp, path });
             continue;
         }
         for (content, data_disk) in contents.iter().zip([false, true]) {
             let path = output.join(format!("{stem}{}.{format}", if data_disk { "-data" } else { "" }));
-            let temp = temp_beside(&path)?;
+            let temp = crate::atomic::temp_beside(&path)?;
             write_disk(*format, content, disk.epoch(), temp.path(), context)?;
             drafts.push(Draft { format: *format, data_disk, temp, path });
         }
@@ -201,11 +201,6 @@ pub fn publish(
     }
     crate::atomic::write(&sums_path, sums.as_bytes())?;
     Ok(artifacts)
-}
-
-fn temp_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    Ok(tempfile::Builder::new().prefix(".imgbuild-").suffix(".part").tempfile_in(folder)?)
 }
 
 fn copy_sparse(source: &Path, target: &Path, context: &Context) -> Result<()> {
