@@ -249,3 +249,95 @@ pub fn kind(path: &Path) -> Result<Kind> {
         Err(Fault::user(message).into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::Ids;
+    use crate::disk::layout::Layout;
+    use crate::error::{exit_code, render};
+    use crate::formats::testing::{Images, Numbers, stream};
+    use crate::store::Key;
+
+    /// Long enough for grains of its own, and of no use to a compressor.
+    fn content() -> String {
+        Numbers(7).bytes(200_000).iter().map(|byte| char::from(b'!' + byte % 90)).collect()
+    }
+
+    /// A system disk with one file on its root, in every format.
+    fn images() -> Images {
+        let images = Images::new();
+        let size = 120 << 20;
+        let layout = Layout::plan(size, 34 << 20).unwrap();
+        let disk = images.path("disk.raw");
+        fs::File::create(&disk).unwrap().set_len(size).unwrap();
+        gpt::write(&disk, &layout, &Ids::derive(&Key::of("test", 1, &[]))).unwrap();
+        fs::create_dir(images.path("root")).unwrap();
+        images.file("root/hostname", content().as_bytes());
+        let (offset, blocks) = (layout.root.offset(), layout.root.bytes() / 1024);
+        images.run("mke2fs", &format!("-q -F -t ext4 -d root -E offset={offset} disk.raw {blocks}k"));
+        images.qemu_img("convert -f raw -O qcow2 -c -o compression_type=zstd disk.raw disk.qcow2");
+        let stream = stream(&fs::read(&disk).unwrap());
+        let mut archive = ::tar::Builder::new(Vec::new());
+        for (name, content) in [("a.ovf", &b"<Envelope/>"[..]), ("a.mf", b""), ("a-disk1.vmdk", &stream)] {
+            let mut header = ::tar::Header::new_ustar();
+            header.set_size(content.len() as u64);
+            archive.append_data(&mut header, name, content).unwrap();
+        }
+        images.file("disk.vmdk", &stream);
+        images.file("disk.ova", &archive.into_inner().unwrap());
+        images
+    }
+
+    #[test]
+    fn every_format_is_opened_down_to_its_files() {
+        let images = images();
+        let context = Context::for_tests(&images.path("store"));
+        let raw = fs::read(images.path("disk.raw")).unwrap();
+        for (name, kind) in [
+            ("disk.raw", Kind::Raw),
+            ("disk.qcow2", Kind::Qcow2),
+            ("disk.vmdk", Kind::Vmdk),
+            ("disk.ova", Kind::Ova),
+        ] {
+            let view = View::open(&images.path(name), &context).unwrap();
+            assert_eq!(view.kind, kind);
+            assert_eq!(view.text("/hostname").unwrap().unwrap(), content(), "{name}");
+            let scratch = || fs::read_dir(images.path("store/tmp")).unwrap().count();
+            assert_eq!(scratch(), 0, "{name}: nothing is copied before it is asked for");
+            assert!(fs::read(view.raw().unwrap()).unwrap() == raw, "{name}");
+            drop(view);
+            assert_eq!(scratch(), 0, "{name}: the copy is gone with the view");
+        }
+    }
+
+    #[test]
+    fn damage_below_a_file_system_is_named_once() {
+        let images = images();
+        let context = Context::for_tests(&images.path("store"));
+        let mut bytes = fs::read(images.path("disk.ova")).unwrap();
+        // Somewhere in the grains of the one file that cannot be made smaller.
+        let middle = bytes.len() / 2;
+        bytes[middle..middle + 100].fill(0);
+        let path = images.file("bad.ova", &bytes);
+        let view = View::open(&path, &context).unwrap();
+        let error = view.text("/hostname").unwrap_err();
+        let text = render(&error);
+        assert_eq!(exit_code(&error), 1, "{text}");
+        assert_eq!(
+            text.matches("bad.ova`: its member `a-disk1.vmdk` is damaged: the grain at byte").count(),
+            1,
+            "{text}"
+        );
+        assert_eq!(text.matches("hint:").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_descriptor_alone_is_no_disk() {
+        let images = Images::new();
+        let path =
+            images.file("disk.vmdk", b"# Disk DescriptorFile\nversion=1\nRW 1 FLAT \"/etc/shadow\" 0\n");
+        let error = kind(&path).unwrap_err();
+        assert!(error.to_string().ends_with("it is a VMDK's descriptor, without the disk"), "{error}");
+    }
+}

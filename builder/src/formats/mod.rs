@@ -17,3 +17,7 @@ pub mod vhd;
 pub mod vmdk;
 
 pub use identity::Identity;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,9 @@ impl Descriptor {
         if words.get(2).is_some_and(|kind| !kind.eq_ignore_ascii_case("SPARSE")) {
             return refers("its extent is not in the file of its header");
         }
+        if *self == Descriptor::default() {
+            return Err(part.refused("is not a disk by itself: it is one of several files of a disk"));
+        }
         let known = |kind: &String| KINDS.iter().any(|known| kind.eq_ignore_ascii_case(known));
         if self.extents.is_empty() || !self.kind.as_ref().is_some_and(known) {
             let message = format!("its descriptor is none of a disk in one file ({})", KINDS.join(" or "));
