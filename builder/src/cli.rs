@@ -62,6 +62,8 @@ pub enum Command {
     Inspect(File),
     /// Check an image or OVA that exists
     Verify(File),
+    /// Build an image twice, differently, and compare every byte
+    Repro(Repro),
     /// Say which programs this host lacks, and how to install them
     Doctor,
     /// Remove what the store keeps
@@ -110,6 +112,29 @@ pub struct Build {
     #[arg(long, value_name = "FILE")]
     pub app: Option<PathBuf>,
     /// A ready-made `appliance` program instead of building it
+    #[arg(long, value_name = "FILE")]
+    pub appliance: Option<PathBuf>,
+}
+
+/// `imgbuild repro`.
+#[derive(Debug, Args)]
+pub struct Repro {
+    /// Which image
+    #[command(flatten)]
+    pub image: Image,
+    /// Formats to export and compare [default: the recipe's]
+    #[arg(long, value_delimiter = ',')]
+    pub format: Vec<Format>,
+    /// Build the first image anew too, instead of from the store
+    #[arg(long)]
+    pub fresh: bool,
+    /// Where the second build works [default: in the store]
+    #[arg(long, value_name = "FOLDER")]
+    pub work: Option<PathBuf>,
+    /// A ready-made application layer, from `app export`, for both
+    #[arg(long, value_name = "FILE")]
+    pub app: Option<PathBuf>,
+    /// A ready-made `appliance` program for both
     #[arg(long, value_name = "FILE")]
     pub appliance: Option<PathBuf>,
 }

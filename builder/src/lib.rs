@@ -27,6 +27,7 @@ pub mod qemu;
 pub mod recipe;
 pub mod repo;
 pub mod report;
+pub mod repro;
 pub mod resolve;
 pub mod rootfs;
 pub mod rpm;

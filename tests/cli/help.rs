@@ -4,8 +4,9 @@ use testkit::sandbox::Sandbox;
 
 use crate::{imgbuild, project};
 
-const VERBS: [&str; 12] = [
-    "build", "plan", "lock", "fetch", "app", "boot", "smoke", "shell", "inspect", "verify", "doctor", "clean",
+const VERBS: [&str; 13] = [
+    "build", "plan", "lock", "fetch", "app", "boot", "smoke", "shell", "inspect", "verify", "repro",
+    "doctor", "clean",
 ];
 
 #[test]

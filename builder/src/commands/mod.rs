@@ -9,6 +9,7 @@ mod fetch;
 mod inspect;
 mod lock;
 mod plan;
+mod repro;
 mod shell;
 mod smoke;
 mod verify;
@@ -46,6 +47,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Shell(options) => shell::run(&options, global),
         Command::Inspect(options) => inspect::run(&options, global),
         Command::Verify(options) => verify::run(&options, global),
+        Command::Repro(options) => repro::run(&options, global),
         Command::Doctor => doctor::run(global),
         Command::Clean(options) => clean::run(&options, global),
     }
