@@ -23,7 +23,7 @@ use crate::sandbox::{Network, Sandbox};
 use crate::store::Key;
 
 /// Raise when equal inputs give another layer.
-const STAGE_VERSION: u32 = 3;
+const STAGE_VERSION: u32 = 4;
 
 /// User id of `mastodon`, as in Mastodon's own container image.
 pub const MASTODON_UID: u32 = 991;

@@ -33,7 +33,7 @@ use crate::tree::writer::{Meta, TreeWriter};
 use layer::{Content, Layer};
 
 /// Raise when equal inputs give another tree.
-const STAGE_VERSION: u32 = 3;
+const STAGE_VERSION: u32 = 4;
 /// Unit files larger than this are no unit files.
 const UNIT_LIMIT: u64 = 64 << 10;
 const ACCOUNT_FILES: [&str; 4] = ["/etc/passwd", "/etc/group", "/etc/shadow", "/etc/gshadow"];
@@ -272,6 +272,9 @@ impl<W: Write> Composer<W> {
             self.account_meta.insert(file, meta_of(entry)?);
             return self.read_account(entry, file);
         }
+        if dangles(entry, path)? {
+            return Ok(());
+        }
         if let Some(target) = entry.link_name()?.filter(|_| entry.header().entry_type().is_symlink())
             && self
                 .layer
@@ -472,6 +475,16 @@ impl<W: Write> Composer<W> {
         }
         Ok(())
     }
+}
+
+/// A link beside a file that the image does not have, such as the one named after the hash of the build host's certificate.
+fn dangles<R: Read>(entry: &tar::Entry<'_, R>, path: &TreePath) -> Result<bool> {
+    let Some(target) = entry.link_name()?.filter(|_| entry.header().entry_type().is_symlink()) else {
+        return Ok(false);
+    };
+    let beside = path.parent().zip(target.to_str().filter(|name| !name.contains('/')));
+    let beside = beside.and_then(|(folder, name)| folder.join(name).ok());
+    Ok(beside.is_some_and(|target| matches!(machine_state::rule(&target), Some((Rule::Drop, _)))))
 }
 
 /// Below the mount point of the EFI system partition.

@@ -12,9 +12,11 @@ use crate::exec::{Log, Run};
 use crate::store::{Scratch, Store};
 
 /// Mounts that programs in the tree expect, in each of the roots up to `--`; then the command in the first of them. `$1` is what starts
-/// it: a session of its own, so that no program of a package can type into the user's terminal.
+/// it: a session of its own, so that no program of a package can type into the user's terminal. Modes of files do not depend on the
+/// user's umask.
 const ENTER: &str = r#"
 set -e
+umask 022
 start=$1
 shift
 first=$1

@@ -78,20 +78,23 @@ pub fn write(
     copy_blocks(&fat, raw, layout.esp.offset())
 }
 
-/// mtools takes the times of files from the files (-m), folders from the epoch.
+/// mtools takes all times in the partition from the files and folders that it copies (-m).
 fn set_times(folder: &Path, epoch: u64) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
             set_times(&path, epoch)?;
         } else {
-            let file = fs::File::options().write(true).open(&path)?;
-            file.into_parts()
-                .0
-                .set_modified(std::time::UNIX_EPOCH + std::time::Duration::from_secs(epoch))?;
+            set_time(&path, epoch)?;
         }
     }
-    Ok(())
+    // After its entries: making one changes it.
+    set_time(folder, epoch)
+}
+
+fn set_time(path: &Path, epoch: u64) -> Result<()> {
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(epoch);
+    Ok(fs::File::open(path)?.into_parts().0.set_modified(time)?)
 }
 
 fn copy_blocks(source: &Path, target: &Path, offset: u64) -> Result<()> {
@@ -109,5 +112,23 @@ fn copy_blocks(source: &Path, target: &Path, offset: u64) -> Result<()> {
             output.write_all(&block[..count])?;
         }
         position += count as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_get_the_time_of_the_build_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("EFI/BOOT");
+        fs::create_dir_all(&inner).unwrap();
+        fs::write(inner.join("BOOTX64.EFI"), "x").unwrap();
+        set_times(folder.path(), 1_000_000_000).unwrap();
+        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+        for path in [folder.path(), &inner, &inner.join("BOOTX64.EFI"), &folder.path().join("EFI")] {
+            assert_eq!(fs::metadata(path).unwrap().modified().unwrap(), time, "{}", path.display());
+        }
     }
 }

@@ -83,3 +83,26 @@ fn a_packages_file_is_replaced_only_when_that_is_said() {
     assert!(error.to_string().contains("which a package brought"), "{error}");
     assert_eq!(crate::error::exit_code(&error), 1);
 }
+
+#[test]
+fn a_link_to_what_no_image_has_goes_with_it() {
+    let mut builder = tar::Builder::new(Vec::new());
+    let links = [
+        ("./etc/ssl/certs/62742064.0", "ssl-cert-snakeoil.pem"),
+        ("./etc/ssl/certs/607986c7.0", "DigiCert.pem"),
+        ("./etc/ssl/certs/own.pem", "../private/ssl-cert-snakeoil.pem"),
+    ];
+    for (name, target) in links {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(EntryType::Symlink);
+        header.set_size(0);
+        builder.append_link(&mut header, name, target).unwrap();
+    }
+    let base = builder.into_inner().unwrap();
+    let writer = || TreeWriter::new(Vec::new(), 0);
+    let mut composer = Composer::new(Layer::default(), writer(), writer());
+    composer.copy_base(tar::Archive::new(base.as_slice()), |_| {}).unwrap();
+    let [root, _] = composer.finish(0).unwrap().map(|tar| members(&tar));
+    let links: Vec<&str> = names(&root).into_iter().filter(|name| name.starts_with("etc/ssl")).collect();
+    assert_eq!(links, ["etc/ssl/certs/607986c7.0", "etc/ssl/certs/own.pem"]);
+}

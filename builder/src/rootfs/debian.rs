@@ -19,7 +19,16 @@ use crate::sandbox::{Network, Sandbox};
 use crate::store::Key;
 
 /// Raise when equal inputs give another tree.
-const STAGE_VERSION: u32 = 2;
+const STAGE_VERSION: u32 = 3;
+
+/// Removes what packages' scripts make by chance: host keys, a self-signed certificate and the link to it by its hash, a cluster with
+/// an identifier of its own. No image has any of it (`tree::machine_state`); without it, equal inputs give an equal tree.
+const FORGET: &str = r#"
+rm -f "$1"/etc/ssh/ssh_host_*
+rm -f "$1"/etc/ssl/private/ssl-cert-snakeoil.key "$1"/etc/ssl/certs/ssl-cert-snakeoil.pem
+[ ! -d "$1"/etc/ssl/certs ] || find "$1"/etc/ssl/certs -type l -lname ssl-cert-snakeoil.pem -delete
+rm -rf "$1"/var/lib/postgresql/[0-9]*
+"#;
 
 /// The tree's key.
 pub fn key(debian: &Debian, recipe: &Recipe, lock: &Lock) -> Result<Key> {
@@ -76,6 +85,7 @@ fn mmdebstrap(
         .arg("--aptopt=APT::Install-Recommends \"false\"")
         .arg("--aptopt=Acquire::Retries \"3\"")
         .arg(format!("--include={}", debian.packages.join(",")));
+    run = run.arg(format!("--customize-hook={FORGET}"));
     for pattern in &debian.exclude {
         run = run.arg(format!("--dpkgopt=path-exclude={pattern}"));
     }
