@@ -20,7 +20,7 @@ use crate::recipe::{Base, Recipe};
 use crate::resolve::{Lock, LockedPackage};
 use crate::rootfs::{self, BaseTree};
 use crate::sandbox::{Network, Sandbox};
-use crate::store::Key;
+use crate::store::{Key, allocated};
 
 /// Raise when equal inputs give another layer.
 const STAGE_VERSION: u32 = 4;
@@ -56,6 +56,29 @@ impl Sources {
             Kind::Layer(_, key) => vec![("app-v1", key.clone())],
         }
     }
+}
+
+impl Sources {
+    /// Bytes that they occupy: of a layer that was given, its own.
+    pub fn bytes(&self, context: &Context) -> u64 {
+        match &self.kind {
+            Kind::StandIn(folder, _) => folder_bytes(folder),
+            Kind::Layer(tar, _) => allocated(tar),
+            Kind::Mastodon(..) => {
+                self.entries().iter().map(|(kind, key)| allocated(&context.store.path(kind, key))).sum()
+            }
+        }
+    }
+}
+
+/// Bytes of the stand-in that a recipe carries; none for one that is built with Mastodon.
+pub fn stand_in_bytes(recipe: &Recipe) -> Option<u64> {
+    Some(folder_bytes(&recipe.folder.join(recipe.image.app.folder.as_ref()?)))
+}
+
+/// The folder may be a link to another image's.
+fn folder_bytes(folder: &Path) -> u64 {
+    fs_err::canonicalize(folder).map_or(0, |folder| allocated(&folder))
 }
 
 /// A tar of the application's files.
@@ -249,6 +272,7 @@ mod tests {
                 recipe: String::new(),
                 epoch: 0,
                 merged: false,
+                sizes: None,
                 suites: Vec::new(),
                 packages,
             };

@@ -40,9 +40,12 @@ pub fn build(recipe: &Recipe, formats: &[Format], output: &Path, context: &Conte
     for part in atomic::sweep(output)? {
         context.reporter.note(&format!("removed `{}`, left by a run that was killed", part.display()));
     }
-    preflight::check(recipe, formats, output, context)?;
+    preflight::check(recipe, context)?;
     let mut stages = Stages::new(context.reporter.as_ref(), STAGES);
-    let tree = image_tree(recipe, context, &mut stages)?;
+    let tree = image_tree(recipe, context, &mut stages, |lock, sources| {
+        let forecast = preflight::forecast(recipe, lock, Some(sources.bytes(context)), formats, context)?;
+        forecast.map_or(Ok(()), |forecast| forecast.require(output, context))
+    })?;
     let disk = stages.run("disk", || disk::write(recipe, &tree, context))?;
     let verified = stages.run("verify", || Ok((verify::disk(&disk, context)?, false)))?;
     let drafts = stages.run("export", || export::write(recipe, &disk, formats, output, context))?;
@@ -55,7 +58,7 @@ pub fn build(recipe: &Recipe, formats: &[Format], output: &Path, context: &Conte
 
 /// The stages up to the image tree, for commands that need no disk.
 pub fn tree(recipe: &Recipe, context: &Context) -> Result<ImageTree> {
-    image_tree(recipe, context, &mut Stages::new(context.reporter.as_ref(), TREE_STAGES))
+    image_tree(recipe, context, &mut Stages::new(context.reporter.as_ref(), TREE_STAGES), |_, _| Ok(()))
 }
 
 /// What a build takes from the network, brought into the store; with the guest's program when all is to be carried away.
@@ -106,9 +109,16 @@ pub fn base_tree(project: &Path, image: &str) -> Result<BaseTree> {
     Ok(rootfs::make(&recipe, &lock, &context)?.0)
 }
 
-fn image_tree(recipe: &Recipe, context: &Context, stages: &mut Stages<'_>) -> Result<ImageTree> {
+/// `before` hears what is known when the slow part is about to begin.
+fn image_tree(
+    recipe: &Recipe,
+    context: &Context,
+    stages: &mut Stages<'_>,
+    before: impl FnOnce(&Lock, &app::Sources) -> Result<()>,
+) -> Result<ImageTree> {
     let lock = stages.run("resolve", || resolve::resolve(recipe, context))?;
     let sources = stages.run("sources", || app::gather(recipe, &lock, context))?;
+    before(&lock, &sources)?;
     let base = stages.run("rootfs", || rootfs::make(recipe, &lock, context))?;
     let appliance = stages.run("firstboot", || appliance::build(context))?;
     let app = stages.run("app", || app::build(recipe, &sources, &base, &lock, context))?;

@@ -225,7 +225,7 @@ impl Store {
 }
 
 /// Bytes that a tree occupies.
-fn allocated(path: &Path) -> u64 {
+pub(crate) fn allocated(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
     let own = meta.blocks() * 512;

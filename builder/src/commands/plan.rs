@@ -11,6 +11,7 @@ use crate::context::Context;
 use crate::mastodon::origins::Origins;
 use crate::mastodon::source;
 use crate::mastodon::tags::{Table, Tag};
+use crate::preflight::{self, Forecast};
 use crate::recipe::{Base, Recipe, Rpm, human};
 use crate::resolve::{self, Lock, LockedPackage, Tree};
 
@@ -67,6 +68,7 @@ pub fn run(options: &Plan, global: &Global) -> Result<()> {
         }
         Base::Rpm(base) => Some(rpm(base, &recipe, &context)?),
     };
+    room(&recipe, lock.as_ref(), &context)?;
     let Some(application) = application else { return Ok(()) };
     let services = app::services(&recipe, lock.as_ref());
     for (label, release) in [("postgresql", &services.postgresql), ("redis", &services.redis)] {
@@ -76,6 +78,24 @@ pub fn run(options: &Plan, global: &Global) -> Result<()> {
         ))?;
     }
     application.needs.map_or(Ok(()), |tag| app::require_services(&recipe, lock.as_ref(), &tag))
+}
+
+/// What a build needs on disk, as far as that is known without asking a mirror for more.
+fn room(recipe: &Recipe, lock: Option<&Lock>, context: &Context) -> Result<()> {
+    let last = if lock.is_none() { resolve::last(recipe, context)? } else { None };
+    let forecast = match lock.or(last.as_ref()) {
+        Some(lock) => {
+            let sources = app::stand_in_bytes(recipe);
+            preflight::forecast(recipe, lock, sources, &recipe.image.formats, context)?
+        }
+        None => None,
+    };
+    let Some(forecast) = forecast else {
+        return say("room       not known before the mirror's package lists have been read");
+    };
+    let Forecast { store, output, assumed } = forecast;
+    say(&format!("room       at most {} in the store, {} for the artifacts", human(store), human(output)))?;
+    assumed.iter().try_for_each(|assumption| say(&format!("           assumed: {assumption}")))
 }
 
 /// What Mastodon at the recipe's tag is built with.

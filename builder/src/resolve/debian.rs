@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::release::Release;
+use super::sizes::{Lists, Sizes};
 use super::{Lock, LockedSuite, apt};
 use crate::context::Context;
 use crate::error::Fault;
@@ -21,22 +22,53 @@ pub fn resolve(debian: &Debian, recipe: String, context: &Context) -> Result<Loc
     let mut epoch = 0;
     for (uri, suite) in wanted(debian, context)? {
         context.reporter.doing(&format!("asking {uri} for {suite}"));
-        let url = format!("{}/dists/{suite}/InRelease", uri.trim_end_matches('/'));
-        let (bytes, _) = fetcher.text(&[url], RELEASE_LIMIT).map_err(|tried| {
-            let why = fetch::words(&tried).join("; ");
-            Fault::environment(format!("the mirror cannot be used: {why}"))
-                .hint("check the network, name another with --mirror debian=URL, or use what the store has with --offline")
-        })?;
-        let release = Release::parse(&String::from_utf8_lossy(&bytes)).map_err(|message| {
-            Fault::environment(format!(
-                "`{uri}` answered with something that is no InRelease of `{suite}`: {message}"
-            ))
-            .hint("is it a Debian mirror? another one: --mirror debian=URL")
-        })?;
+        let release = release(&uri, &suite, &fetcher)?;
         epoch = epoch.max(release.date);
         suites.push(LockedSuite { uri, indexes: release.indexes(&debian.components), suite });
     }
-    Ok(Lock { schema: super::SCHEMA, recipe, epoch, merged: false, suites, packages: Vec::new() })
+    Ok(Lock {
+        schema: super::SCHEMA,
+        recipe,
+        epoch,
+        merged: false,
+        sizes: None,
+        suites,
+        packages: Vec::new(),
+    })
+}
+
+fn release(uri: &str, suite: &str, fetcher: &Fetcher<'_>) -> Result<Release> {
+    let url = format!("{}/dists/{suite}/InRelease", uri.trim_end_matches('/'));
+    let (bytes, _) = fetcher.text(&[url], RELEASE_LIMIT).map_err(|tried| {
+        let why = fetch::words(&tried).join("; ");
+        Fault::environment(format!("the mirror cannot be used: {why}"))
+            .hint("check the network, name another with --mirror debian=URL, or use what the store has with --offline")
+    })?;
+    let release = Release::parse(&String::from_utf8_lossy(&bytes)).map_err(|message| {
+        Fault::environment(format!(
+            "`{uri}` answered with something that is no InRelease of `{suite}`: {message}"
+        ))
+        .hint("is it a Debian mirror? another one: --mirror debian=URL")
+    })?;
+    Ok(release)
+}
+
+/// What the packages will occupy by the suites' lists. Without them there is no forecast, and that is no reason not to build.
+pub(super) fn sizes(debian: &Debian, lock: &Lock, context: &Context) -> Option<Sizes> {
+    let fetcher = Fetcher::new(context);
+    let mut lists = Lists::default();
+    let mut read = || -> Result<()> {
+        for LockedSuite { uri, suite, .. } in &lock.suites {
+            context.reporter.doing(&format!("reading the package list of {suite}"));
+            lists.add(uri, suite, &debian.components, &release(uri, suite, &fetcher)?, context)?;
+        }
+        Ok(())
+    };
+    if let Err(error) = read() {
+        context.log.line(&format!("no forecast of space: {error:#}"));
+        return None;
+    }
+    Some(lists.closure(&debian.packages))
 }
 
 /// The mirrors and suites that a recipe takes packages from.

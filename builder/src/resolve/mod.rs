@@ -8,6 +8,7 @@ mod apt;
 pub mod debian;
 mod release;
 pub mod rpm;
+mod sizes;
 
 use std::path::{Component, Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,6 +23,7 @@ use crate::error::Fault;
 use crate::recipe::{Base, Recipe};
 use crate::rpm::evr::Evr;
 use crate::store::{Key, hex};
+pub use sizes::Sizes;
 
 /// No package of a supported distribution is older than 2000-01-01, in seconds since 1970.
 const EARLIEST: u64 = 946_684_800;
@@ -41,6 +43,9 @@ pub struct Lock {
     /// Made from a mirror that holds the packages of all archives in one repository: then the keys of all count for each.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub merged: bool,
+    /// What the suites' lists say of the size of a Debian tree, for the forecast of space; not part of what the image is made of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sizes: Option<Sizes>,
     /// The suites that Debian packages come from.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub suites: Vec<LockedSuite>,
@@ -119,6 +124,17 @@ impl Lock {
         Key::of("lock", 2, &all)
     }
 
+    /// What the image's packages occupy, as far as the lock knows.
+    pub fn sizes(&self) -> Option<Sizes> {
+        let packages = self.tree(Tree::Image);
+        let sum = |size: fn(&LockedPackage) -> u64| {
+            packages.iter().fold(0_u64, |sum, package| sum.saturating_add(size(package)))
+        };
+        let of_packages =
+            Sizes { download: sum(|package| package.size), installed: sum(|package| package.installed_size) };
+        self.sizes.or((!packages.is_empty()).then_some(of_packages))
+    }
+
     /// The packages of one tree.
     pub fn tree(&self, tree: Tree) -> Vec<&LockedPackage> {
         self.packages.iter().filter(|package| package.trees.contains(&tree)).collect()
@@ -155,11 +171,27 @@ pub fn resolve(recipe: &Recipe, context: &Context) -> Result<(Lock, bool)> {
         return Ok((last.filter(|lock| lock.recipe == digest).ok_or_else(missing)?, true));
     }
     let lock = ask(recipe, context)?;
-    if let Some(last) = last.filter(|last| last.without_epoch() == lock.without_epoch()) {
-        return Ok((Lock { epoch: last.epoch, ..lock }, false));
+    // A last one without sizes is of an earlier imgbuild.
+    let last = last.filter(|last| last.without_epoch() == lock.without_epoch());
+    let sizes = last.as_ref().and_then(|last| last.sizes);
+    let epoch = last.as_ref().map_or(lock.epoch, |last| last.epoch);
+    let sizes = sizes.or_else(|| match recipe.base() {
+        Base::Debian(debian) => debian::sizes(debian, &lock, context),
+        Base::Rpm(_) => None,
+    });
+    let lock = Lock { epoch, sizes, ..lock };
+    if last.as_ref() == Some(&lock) {
+        return Ok((lock, false));
     }
     crate::atomic::write(&kept, serde_json::to_string_pretty(&lock)?.as_bytes())?;
     Ok((lock, false))
+}
+
+/// The lock of the last build, where it is for this recipe: asks nobody.
+pub fn last(recipe: &Recipe, context: &Context) -> Result<Option<Lock>> {
+    let digest = recipe_digest(recipe)?;
+    let last: Option<Lock> = load(&kept_path(context, recipe), |text| checked(serde_json::from_str(text)?))?;
+    Ok(last.filter(|lock| lock.recipe == digest))
 }
 
 /// What the mirrors offer now.
@@ -227,7 +259,7 @@ impl Lock {
 
     /// For comparing what the mirrors offer: not when, and not which mirror.
     fn without_epoch(&self) -> Lock {
-        let mut lock = Lock { epoch: 0, ..self.clone() };
+        let mut lock = Lock { epoch: 0, sizes: None, ..self.clone() };
         for suite in &mut lock.suites {
             suite.uri.clear();
         }

@@ -36,6 +36,11 @@ impl Release {
         }
     }
 
+    /// SHA-256 of a file below the suite's folder.
+    pub fn digest(&self, wanted: &str) -> Option<&str> {
+        self.files.iter().find(|(_, path)| path == wanted).map(|(digest, _)| digest.as_str())
+    }
+
     /// SHA-256 over the digests of the components' package indexes for amd64 and all.
     pub fn indexes(&self, components: &[String]) -> String {
         let mut hash = Sha256::new();

@@ -78,7 +78,15 @@ pub fn resolve(base: &Rpm, recipe: &str, context: &Context) -> Result<Lock> {
         trees.into_values().map(|(candidate, trees)| locked(candidate, trees)).collect();
     packages.sort_by(|a, b| (&a.name, &a.evr).cmp(&(&b.name, &b.evr)));
     let merged = answers.iter().any(|answer| is_flat(answer, context));
-    Ok(Lock { schema: super::SCHEMA, recipe: recipe.to_owned(), epoch, merged, suites: Vec::new(), packages })
+    Ok(Lock {
+        schema: super::SCHEMA,
+        recipe: recipe.to_owned(),
+        epoch,
+        merged,
+        sizes: None,
+        suites: Vec::new(),
+        packages,
+    })
 }
 
 fn locked(candidate: &Candidate, trees: BTreeSet<Tree>) -> LockedPackage {

@@ -22,6 +22,11 @@ use crate::store::Key;
 use crate::tree::path::TreePath;
 use crate::tree::writer::{Meta, TreeWriter};
 
+/// The trees' entries in the store.
+const KIND: &str = "rootfs-v1";
+/// The tar in an entry.
+const TAR: &str = "base.tar";
+
 /// A tar of the distribution's files.
 #[derive(Debug, Clone)]
 pub struct BaseTree {
@@ -49,18 +54,28 @@ impl BaseTree {
 
 /// Makes the tree, or takes it from the store.
 pub fn make(recipe: &Recipe, lock: &Lock, context: &Context) -> Result<(BaseTree, bool)> {
-    let key = match recipe.base() {
-        Base::Debian(debian) => debian::key(debian, recipe, lock)?,
-        Base::Rpm(base) => rpm::key(base, recipe, lock, context)?,
-    };
-    let (folder, cached) = context.store.get_or_make("rootfs-v1", &key, |folder| {
-        let tar = folder.join("base.tar");
+    let key = key(recipe, lock, context)?;
+    let (folder, cached) = context.store.get_or_make(KIND, &key, |folder| {
+        let tar = folder.join(TAR);
         match recipe.base() {
             Base::Debian(debian) => debian::make(debian, recipe, lock, &tar, context),
             Base::Rpm(base) => rpm::make(base, recipe, lock, &tar, context),
         }
     })?;
-    Ok((BaseTree { tar: folder.join("base.tar"), key }, cached))
+    Ok((BaseTree { tar: folder.join(TAR), key }, cached))
+}
+
+fn key(recipe: &Recipe, lock: &Lock, context: &Context) -> Result<Key> {
+    match recipe.base() {
+        Base::Debian(debian) => debian::key(debian, recipe, lock),
+        Base::Rpm(base) => rpm::key(base, recipe, lock, context),
+    }
+}
+
+/// The size in bytes of the tree that the store has already.
+pub fn kept(recipe: &Recipe, lock: &Lock, context: &Context) -> Result<Option<u64>> {
+    let tar = context.store.path(KIND, &key(recipe, lock, context)?).join(TAR);
+    Ok(fs::metadata(tar).ok().map(|meta| meta.len()))
 }
 
 /// What stands for the compilers in the key of an application.
