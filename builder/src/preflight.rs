@@ -142,7 +142,9 @@ impl Known {
         let exporting = if formats.contains(&Format::Ova) { compressed } else { 0 };
         let exporting = all(&[writing, exporting]);
         let store = all(&[self.to_keep, installing.max(compiling).max(exporting)]);
-        let output = formats.iter().map(|format| if matches!(format, Format::Raw | Format::Vhd) { image } else { compressed });
+        let output = formats
+            .iter()
+            .map(|format| if matches!(format, Format::Raw | Format::Vhd) { image } else { compressed });
         Some(Forecast { store, output: all(&output.collect::<Vec<_>>()), assumed })
     }
 }

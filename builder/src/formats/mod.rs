@@ -10,13 +10,13 @@ pub mod identity;
 mod mapped;
 pub mod part;
 pub mod qcow2;
-pub mod qcow2;
 pub mod sparse;
 pub mod tar;
 pub mod vhd;
 pub mod vmdk;
 
 pub use identity::Identity;
+
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

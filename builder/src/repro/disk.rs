@@ -10,6 +10,7 @@ use super::bytes::{Part, describe, first_difference};
 use crate::context::Context;
 use crate::disk::gpt::{self, EFI_SYSTEM, Partition, ROOT_X86_64};
 use crate::exec::Run;
+use crate::formats::{self, disk::Raw};
 use crate::view::View;
 
 /// Where ext4's superblock lies in its partition.
@@ -30,7 +31,10 @@ const FIELDS: &[(u64, u64, &str)] = &[
 /// One line for each thing that differs, at most `limit`, and how many more there are.
 pub fn differences(one: &Path, two: &Path, limit: usize, context: &Context) -> Result<(Vec<String>, usize)> {
     let files = [fs::File::open(one)?, fs::File::open(two)?];
-    let [first, second] = [gpt::read(&mut &files[0]), gpt::read(&mut &files[1])];
+    let table = |path: &Path| -> Result<_> {
+        gpt::read(&mut Raw::open(formats::part::Part::whole(fs::File::open(path)?)?)?)
+    };
+    let [first, second] = [table(one), table(two)];
     let whole = [Part::whole(&files[0])?, Part::whole(&files[1])?];
     let mut all = Lines { found: Vec::new(), more: 0, limit };
     let (Ok(first), Ok(second)) = (first, second) else {
