@@ -21,3 +21,5 @@ pub use identity::Identity;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod written;

@@ -1,5 +1,6 @@
 //! Disks for tests: bytes that are the same each time, and files of every format that hold them.
 
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
@@ -7,8 +8,7 @@ use fs_err as fs;
 
 use super::disk::ReadDisk;
 use super::part::Part;
-use super::vmdk::header::{Announced, GRAIN, Header, SECTOR, TABLE_ENTRIES, marker};
-use super::{qcow2, vmdk};
+use super::{Identity, qcow2, vmdk};
 use crate::exec::{Log, Run};
 
 /// Numbers that look random and are the same each time (SplitMix64).
@@ -104,50 +104,15 @@ pub fn bytes(disk: &mut dyn ReadDisk) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A streamOptimized VMDK whose directory is found by its footer, as VMware writes it: `qemu-img` writes none.
+/// The streamOptimized VMDK that we write, whose directory is found by its footer: `qemu-img` writes none such.
 pub fn stream(disk: &[u8]) -> Vec<u8> {
-    let sectors = disk.len() as u64 / SECTOR;
-    let mut file = Header::stream(sectors, 20).to_bytes().to_vec();
-    file.extend(format!(
-        "# Disk DescriptorFile\nversion=1\nCID=12345678\nparentCID=ffffffff\ncreateType=\"streamOptimized\"\n\
-         RW {sectors} SPARSE \"disk.vmdk\"\nddb.adapterType = \"lsilogic\"\n"
-    ).as_bytes());
-    file.resize(usize::try_from(GRAIN).unwrap(), 0);
-    let sector = |file: &[u8]| u32::try_from(file.len() / 512).unwrap();
-    let mut compressor = libdeflater::Compressor::new(libdeflater::CompressionLvl::default());
-    let mut directory = Vec::new();
-    let grain = usize::try_from(GRAIN).unwrap();
-    for (table, content) in disk.chunks(grain * TABLE_ENTRIES as usize).enumerate() {
-        let mut entries = vec![0; TABLE_ENTRIES as usize];
-        for (index, bytes) in content.chunks(grain).enumerate() {
-            if bytes.iter().all(|byte| *byte == 0) {
-                continue;
-            }
-            entries[index] = sector(&file);
-            let mut packed = vec![0; compressor.zlib_compress_bound(grain)];
-            let mut unit = bytes.to_vec();
-            unit.resize(grain, 0);
-            let length = compressor.zlib_compress(&unit, &mut packed).unwrap();
-            let first = (table * TABLE_ENTRIES as usize + index) as u64 * GRAIN / SECTOR;
-            file.extend(first.to_le_bytes());
-            file.extend(u32::try_from(length).unwrap().to_le_bytes());
-            file.extend(&packed[..length]);
-            file.resize(file.len().next_multiple_of(512), 0);
-        }
-        if entries.iter().all(|entry| *entry == 0) {
-            directory.push(0);
-            continue;
-        }
-        file.extend(marker(Announced::Table, 4));
-        directory.push(sector(&file));
-        file.extend(entries.iter().flat_map(|entry| entry.to_le_bytes()));
-    }
-    file.extend(marker(Announced::Directory, (directory.len() as u64 * 4).div_ceil(SECTOR)));
-    let gd_offset = sector(&file).into();
-    file.extend(directory.iter().flat_map(|entry| entry.to_le_bytes()));
-    file.resize(file.len().next_multiple_of(512), 0);
-    file.extend(marker(Announced::Footer, 1));
-    file.extend(Header { gd_offset, ..Header::stream(sectors, 20) }.to_bytes());
-    file.extend(marker(Announced::EndOfStream, 0));
-    file
+    let file = fs::File::from_parts(tempfile::tempfile().unwrap(), "disk");
+    file.file().write_all_at(disk, 0).unwrap();
+    let size = disk.len() as u64;
+    let identity = Identity::of(&file, size).unwrap();
+    let mut stream = Vec::new();
+    let options = vmdk::write::Options { name: "disk.vmdk", level: 6, identity };
+    let written = vmdk::write::write(&file, size, options, &mut stream, |_| ()).unwrap();
+    assert_eq!(written.bytes, stream.len() as u64);
+    stream
 }

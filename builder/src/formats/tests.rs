@@ -29,7 +29,7 @@ const FORMATS: &[&str] = &[
 ];
 
 /// A disk of some sectors, with pieces of what compresses well, what does not, and what is zero.
-fn disk() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn disk() -> impl Strategy<Value = Vec<u8>> {
     let piece = (any::<prop::sample::Index>(), 1..200_000_usize, 0..3_u8);
     (1..12_000_usize, prop::collection::vec(piece, 0..8), any::<u64>()).prop_map(|(sectors, pieces, seed)| {
         let mut disk = vec![0; sectors * 512];
