@@ -9,6 +9,7 @@ mod checks;
 mod error;
 mod names;
 mod network;
+pub mod schema;
 mod secret;
 mod services;
 
