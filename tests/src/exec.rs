@@ -40,6 +40,23 @@ pub(crate) fn text<A: AsRef<OsStr>>(program: &str, args: &[A]) -> Result<String>
     Ok(output.text)
 }
 
+/// The same with more in its environment.
+pub(crate) fn text_with<A: AsRef<OsStr>>(
+    program: &str,
+    args: &[A],
+    environment: &[(&str, &OsStr)],
+) -> Result<String> {
+    let assignments = environment.iter().map(|(name, value)| {
+        let mut assignment = std::ffi::OsString::from(format!("{name}="));
+        assignment.push(value);
+        assignment
+    });
+    let mut all: Vec<std::ffi::OsString> = assignments.collect();
+    all.push(program.into());
+    all.extend(args.iter().map(|arg| arg.as_ref().to_owned()));
+    text("env", &all)
+}
+
 /// Runs a program, wants exit code 0, and keeps its standard output, of any bytes, in a file.
 pub(crate) fn to_file<A: AsRef<OsStr>>(program: &str, args: &[A], file: &Path) -> Result<()> {
     let output = command(program, args)

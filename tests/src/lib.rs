@@ -12,6 +12,7 @@
 //! | [`sandbox`] | a throw-away home for command line tests, and the filters their snapshots need |
 //! | [`standin`] | a repository of RPM packages in place of CentOS 7's |
 //! | [`scenario`] | ordered checks on one machine, reported as tests |
+//! | [`vsphere`] | an import of an OVA into govmomi's vCenter simulator |
 //! | [`systemd219`] | what systemd of CentOS 7 does not know in a unit |
 //!
 //! Everything that outlives a function call (namespaces, processes, folders) is owned by a value that undoes it when dropped.
@@ -29,6 +30,7 @@ pub mod sandbox;
 pub mod scenario;
 pub mod standin;
 pub mod systemd219;
+pub mod vsphere;
 pub mod wait;
 
 /// Debian packages that the tests need beyond those of `imgbuild` itself.
@@ -40,8 +42,12 @@ pub fn packages() -> &'static [&'static str] {
         "fdisk",
         "gdisk",
         "gnupg",
+        "golang-github-vmware-govmomi-dev",
+        "golang-go",
         "iproute2",
+        "libvirt-common",
         "libxml2-utils",
+        "openssl",
         "pebble",
         "python3-aiosmtpd",
         "qemu-utils",

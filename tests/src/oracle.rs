@@ -2,8 +2,9 @@
 //!
 //! Each function is an error with the program's own words when the judge objects.
 
+use std::ffi::OsStr;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
@@ -118,6 +119,61 @@ pub fn tar_text(archive: &Path, name: &str) -> Result<String> {
 /// `xmllint`: the file is well-formed XML.
 pub fn xml_is_well_formed(file: &Path) -> Result<()> {
     exec::text("xmllint", &["--noout".as_ref(), file.as_os_str()])?;
+    Ok(())
+}
+
+/// `xmllint` with libvirt's own schema: the file is a domain that libvirt reads.
+pub fn domain_is_valid(file: &Path) -> Result<()> {
+    let schema = "/usr/share/libvirt/schemas/domain.rng";
+    exec::text(
+        "xmllint",
+        &["--noout".as_ref(), "--nonet".as_ref(), "--relaxng".as_ref(), schema.as_ref(), file.as_os_str()],
+    )?;
+    Ok(())
+}
+
+/// An RSA key without a passphrase and its own certificate, made by openssl: `NAME.key` and `NAME.pem` in the folder.
+pub fn rsa_certificate(folder: &Path, name: &str) -> Result<(PathBuf, PathBuf)> {
+    let (key, certificate) = (folder.join(format!("{name}.key")), folder.join(format!("{name}.pem")));
+    let args: [&OsStr; 12] = [
+        "req".as_ref(),
+        "-x509".as_ref(),
+        "-newkey".as_ref(),
+        "rsa:2048".as_ref(),
+        "-noenc".as_ref(),
+        "-subj".as_ref(),
+        "/CN=imgbuild test".as_ref(),
+        "-keyout".as_ref(),
+        key.as_os_str(),
+        "-out".as_ref(),
+        certificate.as_os_str(),
+        "-batch".as_ref(),
+    ];
+    exec::text("openssl", &args)?;
+    Ok((key, certificate))
+}
+
+/// `openssl dgst -verify`: the hexadecimal signature is that of the bytes, by the key of the first certificate in the file.
+pub fn signature_is_good(certificate: &Path, signature: &str, signed: &[u8], scratch: &Path) -> Result<()> {
+    let [public, binary, content] = ["public.pem", "signature", "signed"].map(|name| scratch.join(name));
+    let args =
+        ["x509".as_ref(), "-noout".as_ref(), "-pubkey".as_ref(), "-in".as_ref(), certificate.as_os_str()];
+    exec::to_file("openssl", &args, &public)?;
+    let digits: Vec<char> = signature.chars().collect();
+    let bytes: Result<Vec<u8>, _> =
+        digits.chunks(2).map(|pair| u8::from_str_radix(&String::from_iter(pair), 16)).collect();
+    fs_err::write(&binary, bytes.context("the signature is not hexadecimal")?)?;
+    fs_err::write(&content, signed)?;
+    let args: [&OsStr; 7] = [
+        "dgst".as_ref(),
+        "-sha256".as_ref(),
+        "-verify".as_ref(),
+        public.as_os_str(),
+        "-signature".as_ref(),
+        binary.as_os_str(),
+        content.as_os_str(),
+    ];
+    exec::text("openssl", &args)?;
     Ok(())
 }
 

@@ -20,6 +20,8 @@ pub const IMGBUILD: &str = env!("CARGO_BIN_EXE_imgbuild");
 pub struct Site {
     /// Made by the first check.
     pub disks: Option<Disks>,
+    /// The OVA of it, in a folder that goes with it; made by one check, used up by the next.
+    pub package: Option<(tempfile::TempDir, PathBuf)>,
     /// The second image, made after the first machine is off.
     pub stand_in: Option<StandIn>,
     /// Running between first boot and power off.

@@ -1,9 +1,11 @@
 //! The verbs beside `build` and `boot`, on the image that was built: other formats, `inspect`, `shell`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use testkit::oracle;
+use serde_json::json;
+use testkit::{oracle, vsphere};
 
 use crate::build::{imgbuild, text, with_offline};
 use crate::site::Site;
@@ -35,7 +37,30 @@ pub fn ova_and_raw_are_the_same_disk(site: &mut Site) -> Result<()> {
     imgbuild(&["verify", &text(&ova)], LIMIT)?;
     let raw = folder.path().join(format!("{stem}.raw"));
     oracle::gpt_is_sound(&raw)?;
-    oracle::images_are_equal(&system, &raw)
+    oracle::images_are_equal(&system, &raw)?;
+    fs_err::remove_file(&raw)?;
+    site.package = Some((folder, ova));
+    Ok(())
+}
+
+/// The package with its whole disks, as a client of vSphere sends it; its descriptor alone has a test of its own.
+pub fn ova_is_imported(site: &mut Site) -> Result<()> {
+    let (_folder, ova) = site.package.take().context("there is no OVA: its build did not succeed")?;
+    let machine = vsphere::import(&ova, None, Path::new(env!("CARGO_TARGET_TMPDIR")))?;
+    for (key, wanted) in [
+        ("guest_id", json!("debian10_64Guest")),
+        ("version", json!("vmx-13")),
+        ("cpus", json!(2)),
+        ("memory_mib", json!(2048)),
+        ("controllers", json!(["pvscsi"])),
+        ("network_cards", json!(["vmxnet3"])),
+        ("disk_bytes", json!([8_u64 << 30, 32_u64 << 30])),
+    ] {
+        ensure!(machine[key] == wanted, "`{key}` of the imported machine: {}", machine[key]);
+    }
+    let uploaded: Option<u64> = machine["uploaded"][0].as_u64();
+    ensure!(uploaded.is_some_and(|bytes| bytes > 100 << 20), "uploaded: {}", machine["uploaded"]);
+    Ok(())
 }
 
 pub fn inspect_knows_the_packages(site: &mut Site) -> Result<()> {

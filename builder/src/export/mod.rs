@@ -3,8 +3,11 @@
 //! Each is written as a `Draft` under a temporary name in the output folder. Only drafts that were read back get their own names;
 //! `SHA256SUMS` goes first and comes back last, so that it never speaks of other files than those beside it.
 
+pub mod domain;
 pub mod ova;
-mod ovf;
+pub mod ovf;
+pub mod sign;
+mod xml;
 
 use std::fmt;
 use std::io::BufWriter;

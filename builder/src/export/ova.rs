@@ -22,8 +22,6 @@ use crate::store::hex;
 const RECORD: u64 = 512;
 /// Largest member that a ustar header can state, in bytes.
 const MEMBER_LIMIT: u64 = (8 << 30) - 1;
-/// Deflate level: 2 % smaller than zlib's own 6, at half of its time.
-const LEVEL: u8 = 6;
 /// Length of the digests in the manifest, in hexadecimal digits.
 const DIGITS: usize = 64;
 
@@ -48,7 +46,9 @@ pub fn write(
             populated: disk.size,
         })
         .collect();
-    let room = ovf::descriptor(recipe, stem, &guess).len();
+    let eula = recipe.eula()?;
+    let describe = |disks: &[ovf::Disk]| ovf::descriptor(recipe, stem, disks, eula.as_deref());
+    let room = describe(&guess).len();
     let manifest = |descriptor: &str, digests: &[String]| {
         let lines = names.iter().zip(digests).map(|(name, digest)| line(name, digest));
         line(&descriptor_name, descriptor) + &lines.collect::<String>()
@@ -66,7 +66,7 @@ pub fn write(
         headers.push(archive.stream_position()?);
         archive.write_all(&[0; RECORD as usize])?;
         let mut hashed = Hashed { target: &mut archive, hash: Sha256::new() };
-        let options = vmdk::write::Options { name, level: LEVEL, identity: disk.identity };
+        let options = vmdk::write::Options { name, level: recipe.image.export.level, identity: disk.identity };
         let vmdk::write::Written { bytes, populated } =
             vmdk::write::write(&fs::File::open(&disk.path)?, disk.size, options, &mut hashed, |done| {
                 context.reporter.progress(done, disk.size, Unit::Bytes);
@@ -81,7 +81,7 @@ pub fn write(
     // Two records of zeros end an archive; a VMDK is a whole number of records.
     archive.write_all(&[0; RECORD as usize * 2])?;
 
-    let mut descriptor = ovf::descriptor(recipe, stem, &written);
+    let mut descriptor = describe(&written);
     // White space behind the document is part of no XML.
     descriptor.extend(std::iter::repeat_n('\n', room - descriptor.len()));
     let manifest = manifest(&hex(&Sha256::digest(&descriptor)), &digests);

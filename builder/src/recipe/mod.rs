@@ -1,6 +1,7 @@
 //! `images/<name>/image.toml` -> `Recipe`: parsed, unknown keys refused, valid by construction, no network.
 
 mod base;
+mod export;
 mod file;
 mod set;
 mod size;
@@ -13,6 +14,7 @@ use firstboot::facts::{ApplicationFacts, NginxFacts, PostgresqlFacts, RedisFacts
 use serde::{Deserialize, Serialize};
 
 pub use base::{Archive, Base, Debian, Repository, Rpm};
+pub use export::{Compression, Controller, Export, Firmware};
 pub use size::{ByteSize, human};
 
 use crate::error::Fault;
@@ -60,6 +62,9 @@ pub struct Image {
     pub guest: Guest,
     /// What is exported when the command line does not say.
     pub formats: Vec<Format>,
+    /// What the artifacts state, and how they are packed.
+    #[serde(default)]
+    pub export: Export,
 }
 
 /// The application layer.
@@ -253,6 +258,6 @@ impl Recipe {
         if image.formats.is_empty() {
             return Err("key `formats`: name at least one".to_owned());
         }
-        Ok(())
+        image.export.check()
     }
 }
