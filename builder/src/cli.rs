@@ -114,6 +114,12 @@ pub struct Build {
     /// A ready-made `appliance` program instead of building it
     #[arg(long, value_name = "FILE")]
     pub appliance: Option<PathBuf>,
+    /// Sign the OVA with this RSA key (PEM)
+    #[arg(long, value_name = "FILE", requires = "sign_cert")]
+    pub sign_key: Option<PathBuf>,
+    /// The key's certificate, then those of its issuers (PEM)
+    #[arg(long, value_name = "FILE", requires = "sign_key")]
+    pub sign_cert: Option<PathBuf>,
 }
 
 /// `imgbuild repro`.

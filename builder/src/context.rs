@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::exec::Log;
+use crate::export::sign::Signer;
 use crate::project::Project;
 use crate::report::{Reporter, Silent};
 use crate::rpm::TrustedKey;
@@ -33,6 +34,8 @@ pub struct Context {
     pub source: Option<String>,
     /// A ready-made application layer instead of building it.
     pub layer: Option<PathBuf>,
+    /// Signs the OVA.
+    pub signer: Option<Signer>,
 }
 
 impl Context {
@@ -50,6 +53,7 @@ impl Context {
             appliance: None,
             source: None,
             layer: None,
+            signer: None,
         })
     }
 

@@ -5,6 +5,8 @@ use anyhow::Result;
 use super::{context, recipe, say};
 use crate::cli::{Build, Global};
 use crate::error::Fault;
+use crate::export::Format;
+use crate::export::sign::Signer;
 use crate::mastodon::package;
 use crate::pipeline;
 use crate::recipe::human;
@@ -13,6 +15,10 @@ use crate::recipe::human;
 pub fn run(options: &Build, global: &Global) -> Result<()> {
     let mut context = context(global, Some(&options.image), options.appliance.clone())?;
     context.layer.clone_from(&options.app);
+    // Before anything is fetched or built.
+    if let (Some(key), Some(chain)) = (&options.sign_key, &options.sign_cert) {
+        context.signer = Some(Signer::load(key, chain)?);
+    }
     let recipe = recipe(&options.image, &context)?;
     if let Some(file) = &options.app {
         if recipe.image.app.folder.is_some() {
@@ -27,6 +33,10 @@ pub fn run(options: &Build, global: &Global) -> Result<()> {
     }
     let formats =
         if options.format.is_empty() { recipe.image.formats.clone() } else { options.format.clone() };
+    if context.signer.is_some() && !formats.contains(&Format::Ova) {
+        let message = "--sign-key: nothing that is built here can be signed, only an OVA";
+        return Err(Fault::user(message).hint("add --format ova, or leave --sign-key out").into());
+    }
     let built = pipeline::build(&recipe, &formats, &options.output, &context)?;
     if global.json {
         let times: Vec<_> = built

@@ -102,6 +102,7 @@ fn context_in(
         appliance,
         source: image.and_then(|image| image.source.clone()),
         layer: None,
+        signer: None,
     })
 }
 

@@ -20,12 +20,12 @@ use serde::{Deserialize, Serialize};
 use crate::context::Context;
 use crate::disk::DiskImage;
 use crate::formats::{Identity, qcow2, vhd};
-use crate::recipe::Recipe;
+use crate::recipe::{Compression, Recipe};
 use crate::report::Unit;
 use crate::verify::ReadBack;
 
-/// How a qcow2 is compressed.
-const QCOW2: qcow2::write::Method = qcow2::write::Method::Zstd(3);
+/// Level of zstd: that of qemu-img.
+const ZSTD_LEVEL: i32 = 3;
 
 /// A format of a disk or appliance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
@@ -39,6 +39,10 @@ pub enum Format {
     Ova,
     /// Hyper-V's fixed disk.
     Vhd,
+    /// libvirt's description of the machine: comes with every qcow2, not by itself.
+    #[value(skip)]
+    #[serde(skip_deserializing)]
+    Domain,
 }
 
 /// A disk that is to be exported.
@@ -68,6 +72,7 @@ impl fmt::Display for Format {
             Format::Qcow2 => "qcow2",
             Format::Ova => "ova",
             Format::Vhd => "vhd",
+            Format::Domain => "xml",
         })
     }
 }
@@ -151,8 +156,15 @@ pub fn write(
         for (content, data_disk) in contents.iter().zip([false, true]) {
             let path = output.join(format!("{stem}{}.{format}", if data_disk { "-data" } else { "" }));
             let temp = crate::atomic::temp_beside(&path)?;
-            write_disk(*format, content, disk.epoch(), temp.path(), context)?;
+            write_disk(*format, content, recipe, disk.epoch(), temp.path(), context)?;
             drafts.push(Draft { format: *format, data_disk, temp, path });
+        }
+        if *format == Format::Qcow2 {
+            let path = output.join(format!("{stem}.{}", Format::Domain));
+            let temp = crate::atomic::temp_beside(&path)?;
+            let disks = [format!("{stem}.qcow2"), format!("{stem}-data.qcow2")];
+            fs::write(temp.path(), domain::domain(recipe, &stem, [&disks[0], &disks[1]]))?;
+            drafts.push(Draft { format: Format::Domain, data_disk: false, temp, path });
         }
     }
     Ok((drafts, false))
@@ -162,6 +174,7 @@ pub fn write(
 pub fn write_disk(
     format: Format,
     content: &Content,
+    recipe: &Recipe,
     epoch: u64,
     target: &Path,
     context: &Context,
@@ -177,9 +190,13 @@ pub fn write_disk(
         Format::Qcow2 => {
             let output = BufWriter::with_capacity(1 << 20, fs::File::create(target)?);
             let seen = |done| context.reporter.progress(done, *size, Unit::Bytes);
-            qcow2::write::write(&fs::File::open(path)?, *size, QCOW2, output, seen)
+            let method = match recipe.image.export.qcow2 {
+                Compression::Zstd => qcow2::write::Method::Zstd(ZSTD_LEVEL),
+                Compression::Zlib => qcow2::write::Method::Deflate(recipe.image.export.level),
+            };
+            qcow2::write::write(&fs::File::open(path)?, *size, method, output, seen)
         }
-        Format::Ova => unreachable!("an OVA has all disks"),
+        Format::Ova | Format::Domain => unreachable!("no disk by itself"),
     }
 }
 

@@ -7,19 +7,20 @@
 use std::io::{BufWriter, Seek as _, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use fs_err as fs;
 use sha2::{Digest as _, Sha256};
 
 use super::{Content, ovf};
 use crate::context::Context;
+use crate::error::Fault;
 use crate::formats::vmdk;
 use crate::recipe::Recipe;
 use crate::report::Unit;
 use crate::store::hex;
 
 /// Bytes of an archive's record.
-const RECORD: u64 = 512;
+const RECORD: usize = 512;
 /// Largest member that a ustar header can state, in bytes.
 const MEMBER_LIMIT: u64 = (8 << 30) - 1;
 /// Length of the digests in the manifest, in hexadecimal digits.
@@ -35,10 +36,21 @@ pub fn write(
     context: &Context,
 ) -> Result<()> {
     let names: Vec<String> = (1..=disks.len()).map(|number| format!("{stem}-disk{number}.vmdk")).collect();
-    let descriptor_name = format!("{stem}.ovf");
-    let manifest_name = format!("{stem}.mf");
-    // As long as they will ever be: no number has more digits than these.
-    let guess: Vec<ovf::Disk> = (disks.iter().zip(&names))
+    let eula = recipe.eula()?;
+    let front = |descriptor: String, digests: &[String]| -> Result<Vec<(String, Vec<u8>)>> {
+        let manifest_name = format!("{stem}.mf");
+        let mut manifest = line(&format!("{stem}.ovf"), &hex(&Sha256::digest(&descriptor)));
+        manifest.extend(names.iter().zip(digests).map(|(name, digest)| line(name, digest)));
+        let mut members = vec![(format!("{stem}.ovf"), descriptor.into_bytes())];
+        if let Some(signer) = &context.signer {
+            let certificate = signer.cert(&manifest_name, manifest.as_bytes())?;
+            members.push((format!("{stem}.cert"), certificate));
+        }
+        members.insert(1, (manifest_name, manifest.into_bytes()));
+        Ok(members)
+    };
+    // As long as it will ever be: no number has more digits than these.
+    let longest: Vec<ovf::Disk> = (disks.iter().zip(&names))
         .map(|(disk, name)| ovf::Disk {
             name: name.clone(),
             bytes: MEMBER_LIMIT,
@@ -46,48 +58,43 @@ pub fn write(
             populated: disk.size,
         })
         .collect();
-    let eula = recipe.eula()?;
-    let describe = |disks: &[ovf::Disk]| ovf::descriptor(recipe, stem, disks, eula.as_deref());
-    let room = describe(&guess).len();
-    let manifest = |descriptor: &str, digests: &[String]| {
-        let lines = names.iter().zip(digests).map(|(name, digest)| line(name, digest));
-        line(&descriptor_name, descriptor) + &lines.collect::<String>()
-    };
-    let digest = "0".repeat(DIGITS);
-    let manifest_room = manifest(&digest, &vec![digest.clone(); disks.len()]).len();
+    let longest = ovf::descriptor(recipe, stem, &longest, eula.as_deref());
+    let room = longest.len();
 
     let mut archive = BufWriter::with_capacity(1 << 20, fs::File::create(target)?);
-    put_member(&mut archive, &descriptor_name, &vec![b' '; room], epoch)?;
-    put_member(&mut archive, &manifest_name, &vec![b' '; manifest_room], epoch)?;
+    for (name, content) in front(longest, &vec!["0".repeat(DIGITS); disks.len()])? {
+        put_member(&mut archive, &name, &content, epoch)?;
+    }
     let mut written = Vec::new();
     let mut digests = Vec::new();
     let mut headers = Vec::new();
     for (disk, name) in disks.iter().zip(&names) {
         headers.push(archive.stream_position()?);
-        archive.write_all(&[0; RECORD as usize])?;
+        archive.write_all(&[0; RECORD])?;
         let mut hashed = Hashed { target: &mut archive, hash: Sha256::new() };
-        let options = vmdk::write::Options { name, level: recipe.image.export.level, identity: disk.identity };
+        let level = recipe.image.export.level;
+        let options = vmdk::write::Options { name, level, identity: disk.identity };
         let vmdk::write::Written { bytes, populated } =
             vmdk::write::write(&fs::File::open(&disk.path)?, disk.size, options, &mut hashed, |done| {
                 context.reporter.progress(done, disk.size, Unit::Bytes);
             })?;
+        if bytes > MEMBER_LIMIT {
+            let message = format!("`{name}` has more than 8 GiB, which the archive of an OVA cannot state");
+            return Err(Fault::user(message).hint("export a qcow2 or a raw disk: --format qcow2").into());
+        }
         digests.push(hex(&hashed.hash.finalize()));
-        ensure!(
-            bytes <= MEMBER_LIMIT,
-            "`{name}` has more than 8 GiB, which vSphere's archives cannot hold: export a qcow2 or a raw disk"
-        );
         written.push(ovf::Disk { name: name.clone(), bytes, capacity: disk.size, populated });
     }
     // Two records of zeros end an archive; a VMDK is a whole number of records.
-    archive.write_all(&[0; RECORD as usize * 2])?;
+    archive.write_all(&[0; RECORD * 2])?;
 
-    let mut descriptor = describe(&written);
+    let mut descriptor = ovf::descriptor(recipe, stem, &written, eula.as_deref());
     // White space behind the document is part of no XML.
     descriptor.extend(std::iter::repeat_n('\n', room - descriptor.len()));
-    let manifest = manifest(&hex(&Sha256::digest(&descriptor)), &digests);
     archive.seek(SeekFrom::Start(0))?;
-    put_member(&mut archive, &descriptor_name, descriptor.as_bytes(), epoch)?;
-    put_member(&mut archive, &manifest_name, manifest.as_bytes(), epoch)?;
+    for (name, content) in front(descriptor, &digests)? {
+        put_member(&mut archive, &name, &content, epoch)?;
+    }
     for (disk, at) in written.iter().zip(headers) {
         archive.seek(SeekFrom::Start(at))?;
         archive.write_all(header(&disk.name, disk.bytes, epoch)?.as_bytes())?;
@@ -130,7 +137,7 @@ fn header(name: &str, bytes: u64, epoch: u64) -> Result<tar::Header> {
 fn put_member(archive: &mut impl Write, name: &str, content: &[u8], epoch: u64) -> Result<()> {
     archive.write_all(header(name, content.len() as u64, epoch)?.as_bytes())?;
     archive.write_all(content)?;
-    let padding = content.len().next_multiple_of(512) - content.len();
+    let padding = content.len().next_multiple_of(RECORD) - content.len();
     Ok(archive.write_all(&vec![0; padding])?)
 }
 
@@ -146,7 +153,7 @@ pub fn unpack(ova: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
         let mut entry = entry?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if name.contains('/') || name.starts_with('.') || !entry.header().entry_type().is_file() {
-            return Err(crate::error::Fault::user(format!(
+            return Err(Fault::user(format!(
                 "`{}`: its member `{name}` is no plain file",
                 ova.display()
             ))

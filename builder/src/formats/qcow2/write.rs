@@ -15,16 +15,16 @@ use super::header::{
 };
 use crate::formats::chunks::{Encoder, Source};
 
-/// Level of zlib: that of qemu-img.
-const DEFLATE_LEVEL: u32 = 6;
+/// Highest level of zlib; those above are libdeflate's.
+const DEFLATE_MOST: u8 = 9;
 /// What the format allows: readers of old inflate with a window of 4 KiB.
 const WINDOW_BITS: u8 = 12;
 
 /// How clusters are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// RFC 1951: every reader knows it.
-    Deflate,
+    /// RFC 1951 at this level: every reader knows it.
+    Deflate(u8),
     /// RFC 8878 at this level: QEMU 5.1 and later.
     Zstd(i32),
 }
@@ -38,7 +38,7 @@ pub fn write(
     target: impl Write + Seek,
     seen: impl FnMut(u64),
 ) -> Result<()> {
-    let compression = if method == Method::Deflate { DEFLATE } else { ZSTD };
+    let compression = if matches!(method, Method::Deflate(_)) { DEFLATE } else { ZSTD };
     let size = size.next_multiple_of(SECTOR);
     let mut header = Header::new(3, size, compression);
     if compression == DEFLATE {
@@ -65,8 +65,8 @@ enum Clusters {
 impl Clusters {
     fn new(method: Method) -> Result<Self> {
         Ok(match method {
-            Method::Deflate => Clusters::Deflate(Compress::new_with_window_bits(
-                Compression::new(DEFLATE_LEVEL),
+            Method::Deflate(level) => Clusters::Deflate(Compress::new_with_window_bits(
+                Compression::new(level.min(DEFLATE_MOST).into()),
                 false,
                 WINDOW_BITS,
             )),
