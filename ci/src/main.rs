@@ -2,6 +2,7 @@
 //!
 //! Each command starts with [`setup`], so that a fresh Debian machine with Rust needs no preparation.
 
+mod bench;
 mod demo;
 mod image;
 mod privileges;
@@ -36,10 +37,13 @@ enum Command {
     Test,
     /// Check the house rules
     Tidy,
+    /// Measure, as ratios side by side
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
-    match run(&Command::parse()) {
+    match run(Command::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say::error(&error);
@@ -48,16 +52,17 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command) -> Result<()> {
+fn run(command: Command) -> Result<()> {
     let shell = Shell::new()?;
     let root =
         std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("ci/ has no parent folder")?;
     shell.change_dir(root);
     match command {
         Command::Setup => setup::run(&shell),
-        Command::Demo { keep, boot_only: true } => demo::boot(&shell, *keep),
-        Command::Demo { keep, boot_only: false } => demo::run(&shell, *keep),
+        Command::Demo { keep, boot_only: true } => demo::boot(&shell, keep),
+        Command::Demo { keep, boot_only: false } => demo::run(&shell, keep),
         Command::Test => test::run(&shell),
+        Command::Bench(bench) => bench::run(&shell, bench),
         Command::Tidy => {
             let broken = tidy::run(root)?;
             for rule in &broken {

@@ -153,11 +153,9 @@ pub fn unpack(ova: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
         let mut entry = entry?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if name.contains('/') || name.starts_with('.') || !entry.header().entry_type().is_file() {
-            return Err(Fault::user(format!(
-                "`{}`: its member `{name}` is no plain file",
-                ova.display()
-            ))
-            .into());
+            return Err(
+                Fault::user(format!("`{}`: its member `{name}` is no plain file", ova.display())).into()
+            );
         }
         let path = folder.join(&name);
         std::io::copy(&mut entry, &mut fs::File::create(&path)?)?;
