@@ -69,7 +69,7 @@ impl View {
         let hint = "give the system disk; a data disk is blank until its first boot, and afterwards holds one file system";
         let partitions = gpt::read(disk.twin().as_mut()).map_err(|error| {
             // A damaged file has said so itself.
-            if error.chain().any(|cause| cause.is::<Fault>()) {
+            if error.chain().any(<dyn std::error::Error>::is::<Fault>) {
                 return error;
             }
             anyhow!(Fault::user(format!("`{}`: {error:#}", path.display())).hint(hint))
@@ -139,12 +139,12 @@ impl View {
             .into());
         }
         let mut names: BTreeMap<String, Metadata> = BTreeMap::new();
-        let named = |error| foreign(error, &format!("`{folder}` in the image"));
-        for entry in self.root.read_dir(folder).map_err(named)? {
-            let entry = entry.map_err(named)?;
+        let blame = |error| foreign(error, &format!("`{folder}` in the image"));
+        for entry in self.root.read_dir(folder).map_err(blame)? {
+            let entry = entry.map_err(blame)?;
             let name = entry.file_name().display().to_string();
             if name != "." && name != ".." {
-                let metadata = entry.metadata().map_err(named)?;
+                let metadata = entry.metadata().map_err(blame)?;
                 names.insert(format!("{}/{name}", folder.trim_end_matches('/')), metadata);
             }
         }

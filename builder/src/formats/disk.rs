@@ -13,6 +13,7 @@ use anyhow::Result;
 use fs_err as fs;
 
 use super::part::Part;
+use crate::error::Fault;
 
 /// Largest disk that is opened, in bytes.
 pub const SIZE_LIMIT: u64 = 1 << 42;
@@ -142,16 +143,12 @@ impl Feed {
         let start = self.left.start;
         let end = self.left.end.min((start / CHUNK + 1) * CHUNK);
         self.left.start = end;
-        match self.most.checked_sub(end - start) {
-            Some(most) => self.most = most,
-            None => {
-                let message =
-                    format!("{} claims to hold more data than its length has room for", self.disk.name());
-                return Err(crate::error::Fault::user(message)
-                    .hint("do not trust where it came from")
-                    .into());
-            }
-        }
+        let Some(most) = self.most.checked_sub(end - start) else {
+            let message =
+                format!("{} claims to hold more data than its length has room for", self.disk.name());
+            return Err(Fault::user(message).hint("do not trust where it came from").into());
+        };
+        self.most = most;
         Ok(Some(start..end))
     }
 }

@@ -7,6 +7,8 @@ use crate::error::Fault;
 
 /// Bytes of a block.
 const BLOCK: u64 = 512;
+/// The same for arrays.
+const BLOCK_LENGTH: usize = 512;
 /// Most members that are looked at.
 const MEMBERS: usize = 1000;
 /// Largest extended header in bytes.
@@ -20,9 +22,9 @@ pub fn first_member(archive: &Part, wanted: impl Fn(&str) -> bool) -> Result<Opt
         if position == archive.length() {
             return Ok(None);
         }
-        let mut block = [0; BLOCK as usize];
+        let mut block = [0; BLOCK_LENGTH];
         archive.read(position, &mut block)?;
-        if block == [0; BLOCK as usize] {
+        if block == [0; BLOCK_LENGTH] {
             return Ok(None);
         }
         let damaged =
@@ -106,7 +108,7 @@ struct Header {
 
 impl Header {
     /// `None` when it is none.
-    fn parse(block: &[u8; BLOCK as usize]) -> Option<Self> {
+    fn parse(block: &[u8; BLOCK_LENGTH]) -> Option<Self> {
         let sum = block.iter().enumerate().map(|(at, byte)| {
             // Its own field counts as spaces.
             u64::from(if (148..156).contains(&at) { b' ' } else { *byte })

@@ -359,8 +359,7 @@ fn units_that_are_used_again_and_again_are_noticed() {
     let mut buffer = [0; 2];
     disk.read_at(2 << 20, &mut buffer).unwrap();
     assert_eq!(&buffer, b"xx");
-    let mut limited = Claims(disk);
-    let error = to_raw(&mut limited, &images.path("copy.raw")).unwrap_err().to_string();
+    let error = to_raw(&Claims(disk), &images.path("copy.raw")).unwrap_err().to_string();
     assert!(error.contains("claims to hold more data than its length has room for"), "{error}");
 }
 

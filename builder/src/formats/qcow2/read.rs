@@ -121,7 +121,7 @@ impl Clusters {
     /// Where an entry says that something begins; it must be a cluster of the file.
     fn offset(&self, entry: u64, what: &str) -> Result<u64> {
         let offset = entry & OFFSET;
-        if offset % self.unit() != 0 || offset >= self.part.length() {
+        if !offset.is_multiple_of(self.unit()) || offset >= self.part.length() {
             let message = format!("{what} is said to begin at byte {offset}, which is no cluster of it");
             return Err(self.part.damaged(message));
         }

@@ -29,7 +29,7 @@ const DESCRIPTOR_LIMIT: u64 = 128;
 /// Sectors in which QEMU looks for a parent's name, whatever the header says of the descriptor's length.
 const DESCRIPTOR_LEAST: u64 = 20;
 /// Bytes before a compressed grain: its first sector, its length.
-const GRAIN_MARKER: u64 = 12;
+const GRAIN_MARKER: usize = 12;
 
 /// Opens the disk.
 pub fn open(part: Part) -> Result<Box<dyn ReadDisk>> {
@@ -51,7 +51,7 @@ pub fn open(part: Part) -> Result<Box<dyn ReadDisk>> {
         grain: header.grain_sectors * SECTOR,
         table_entries: header.table_entries,
         compressed,
-        zero_grains: header.flags & FLAG_ZERO_GRAINS != 0,
+        knows_zeros: header.flags & FLAG_ZERO_GRAINS != 0,
         directory: directory.chunks_exact(4).map(|entry| u32_at(entry, 0)).collect(),
         part,
     };
@@ -134,7 +134,7 @@ struct Grains {
     table_entries: u32,
     compressed: bool,
     /// An entry of 1 means zeros.
-    zero_grains: bool,
+    knows_zeros: bool,
     /// Where the tables begin, in sectors; 0 for none.
     directory: Arc<[u32]>,
 }
@@ -177,7 +177,7 @@ impl Map for Grains {
 
     fn place(&self, entry: &[u8]) -> Result<Place> {
         let sector = u32_at(entry, 0);
-        if sector == 0 || (sector == 1 && self.zero_grains) {
+        if sector == 0 || (sector == 1 && self.knows_zeros) {
             return Ok(Place::Empty);
         }
         let offset = u64::from(sector) * SECTOR;
@@ -192,7 +192,7 @@ impl Map for Grains {
     fn unpack(&self, unit: u64, packed: Packed, tools: &mut Tools, target: &mut [u8]) -> Result<()> {
         let Packed { offset, .. } = packed;
         let damaged = |what: &str| self.part.damaged(format!("the grain at byte {offset} {what}"));
-        let mut marker = [0; GRAIN_MARKER as usize];
+        let mut marker = [0; GRAIN_MARKER];
         self.part.read(offset, &mut marker)?;
         let (sector, bytes) = (u64_at(&marker, 0), u64::from(u32_at(&marker, 8)));
         let start = unit * self.grain;
@@ -203,7 +203,7 @@ impl Map for Grains {
         if bytes == 0 || bytes > 2 * self.grain {
             return Err(damaged(&format!("says that it has {bytes} bytes")));
         }
-        tools.load(&self.part, offset + GRAIN_MARKER, bytes)?;
+        tools.load(&self.part, offset + GRAIN_MARKER as u64, bytes)?;
         let length = match tools.inflate.zlib_decompress(&tools.input, target) {
             Ok(length) => length,
             Err(error) => return Err(damaged(&format!("cannot be inflated: {error}"))),

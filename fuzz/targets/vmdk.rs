@@ -1,0 +1,14 @@
+//! Bytes as a VMDK.
+#![no_main]
+// The rooms have more than is used here.
+#![allow(dead_code)]
+
+#[path = "../../builder/src/error.rs"]
+mod error;
+#[path = "../../builder/src/formats/mod.rs"]
+mod formats;
+mod reading;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    reading::read(bytes, |part| formats::vmdk::read::open(part).map(Some));
+});
