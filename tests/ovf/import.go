@@ -286,7 +286,9 @@ func look(
 		case *types.VirtualCdrom:
 			result.CdDrives++
 		case types.BaseVirtualEthernetCard:
-			result.NetworkCards = append(result.NetworkCards, devices.Type(device.(types.BaseVirtualDevice)))
+			// `Type` calls every card `ethernet`.
+			name := strings.TrimPrefix(devices.TypeName(device.(types.BaseVirtualDevice)), "Virtual")
+			result.NetworkCards = append(result.NetworkCards, strings.ToLower(name))
 			if backing, ok := device.GetVirtualEthernetCard().Backing.(*types.VirtualEthernetCardNetworkBackingInfo); ok {
 				result.Networks = append(result.Networks, backing.DeviceName)
 			}

@@ -3,9 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Result;
 use firstboot::settings::schema::FIELDS;
 use imgbuild::export::ovf::{Disk, descriptor};
 use imgbuild::recipe::Recipe;
+use imgbuild::store::hex;
 use serde_json::{Value, json};
 use sha2::Digest as _;
 use testkit::vsphere;
@@ -14,10 +16,10 @@ const STEM: &str = "demo-v1.6.1";
 const DISKS: [(u64, usize); 2] = [(8 << 30, 70_000), (32 << 30, 1_536)];
 
 /// Descriptor, manifest and two files of zeros as its disks.
-fn package(folder: &Path, set: &[&str], spoil: impl Fn(String) -> String) -> PathBuf {
+fn package(folder: &Path, set: &[&str], spoil: impl Fn(String) -> String) -> Result<PathBuf> {
     let set: Vec<String> = set.iter().map(|set| (*set).to_owned()).collect();
     let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("../images/demo");
-    let recipe = Recipe::load(&image, None, &set).unwrap();
+    let recipe = Recipe::load(&image, None, &set)?;
     let disks: Vec<Disk> = (1..)
         .zip(DISKS)
         .map(|(number, (capacity, bytes))| Disk {
@@ -30,22 +32,21 @@ fn package(folder: &Path, set: &[&str], spoil: impl Fn(String) -> String) -> Pat
     let text = spoil(descriptor(&recipe, STEM, &disks, Some("Do no harm.")));
     let mut members = vec![(format!("{STEM}.ovf"), text.into_bytes())];
     members.extend(disks.iter().zip(DISKS).map(|(disk, (_, bytes))| (disk.name.clone(), vec![0; bytes])));
-    let digest = |content: &[u8]| {
-        sha2::Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect::<String>()
-    };
-    let manifest: String =
-        members.iter().map(|(name, content)| format!("SHA256({name})= {}\n", digest(content))).collect();
+    let mut manifest = String::new();
+    for (name, content) in &members {
+        manifest.push_str(&format!("SHA256({name})= {}\n", hex(&sha2::Sha256::digest(content))));
+    }
     members.insert(1, (format!("{STEM}.mf"), manifest.into_bytes()));
     let path = folder.join("package.ova");
-    let mut archive = tar::Builder::new(fs_err::File::create(&path).unwrap());
+    let mut archive = tar::Builder::new(fs_err::File::create(&path)?);
     for (name, content) in members {
         let mut header = tar::Header::new_ustar();
         header.set_size(content.len() as u64);
         header.set_mode(0o644);
-        archive.append_data(&mut header, name, &*content).unwrap();
+        archive.append_data(&mut header, name, &*content)?;
     }
-    archive.finish().unwrap();
-    path
+    archive.finish()?;
+    Ok(path)
 }
 
 #[test]
@@ -53,7 +54,7 @@ fn govmomi_imports_every_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let import = |set: &[&str], configuration: Option<&str>| -> Value {
-        let ova = package(folder.path(), set, |text| text);
+        let ova = package(folder.path(), set, |text| text).unwrap();
         let mut machine = vsphere::import(&ova, configuration, cache).unwrap();
         let properties = machine.as_object_mut().unwrap().remove("properties").unwrap();
         let expected: serde_json::Map<String, Value> =
@@ -89,7 +90,7 @@ fn govmomi_imports_every_configuration() {
 
     // The judge does object when there is something to object to.
     let refused = |from: &str, to: &str| {
-        let ova = package(folder.path(), &[], |text| text.replace(from, to));
+        let ova = package(folder.path(), &[], |text| text.replace(from, to)).unwrap();
         vsphere::import(&ova, None, cache).unwrap_err().to_string()
     };
     assert!(

@@ -74,12 +74,12 @@ fn devices(xml: &mut Xml, disks: [&str; 2]) {
     });
     xml.within("serial", &[("type", "pty")], |xml| xml.empty("target", &[("port", "0")]));
     xml.within("console", &[("type", "pty")], |xml| {
-        xml.empty("target", &[("type", "serial"), ("port", "0")])
+        xml.empty("target", &[("type", "serial"), ("port", "0")]);
     });
     xml.empty("graphics", &[("type", "vnc"), ("autoport", "yes"), ("listen", "127.0.0.1")]);
     xml.within("video", &[], |xml| xml.empty("model", &[("type", "vga")]));
     xml.within("rng", &[("model", "virtio")], |xml| {
-        xml.leaf("backend", &[("model", "random")], "/dev/urandom")
+        xml.leaf("backend", &[("model", "random")], "/dev/urandom");
     });
 }
 

@@ -102,9 +102,11 @@ fn a_licence_is_text_of_the_recipe() {
         error.to_string()
     };
     assert!(refused(&recipe).contains("eula.txt"));
-    for (content, part) in
-        [(&b" \n"[..], "is empty"), (b"\xff", "not UTF-8"), (&[b'a'; 300 << 10], "are the limit")]
-    {
+    for (content, part) in [
+        (b" \n".to_vec(), "is empty"),
+        (b"\xff".to_vec(), "not UTF-8"),
+        (vec![b'a'; 300 << 10], "are the limit"),
+    ] {
         fs_err::write(&file, content).unwrap();
         assert!(refused(&recipe).contains(part), "{part}");
     }
