@@ -55,7 +55,7 @@ pub enum Command {
     /// Boot an image in QEMU and leave it running
     Boot(Boot),
     /// Boot an image, wait for its verdict, check it from outside
-    Smoke(Boot),
+    Smoke(Smoke),
     /// A root shell in an image's tree
     Shell(Shell),
     /// Show what is in an image
@@ -203,7 +203,7 @@ pub struct Fetch {
     pub appliance: Option<PathBuf>,
 }
 
-/// `imgbuild boot` and `imgbuild smoke`.
+/// `imgbuild boot`, and the machine of `imgbuild smoke`.
 #[derive(Debug, Args)]
 pub struct Boot {
     /// System disk: raw or qcow2
@@ -229,6 +229,17 @@ pub struct Boot {
     /// Seconds to wait for the verdict
     #[arg(long, default_value_t = 1800)]
     pub timeout: u64,
+}
+
+/// `imgbuild smoke`.
+#[derive(Debug, Args)]
+pub struct Smoke {
+    /// The machine
+    #[command(flatten)]
+    pub boot: Boot,
+    /// Write what happened when, for `inspect --html --boot`
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
 }
 
 /// `imgbuild shell`.

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use super::{boot, context_without_project, say};
-use crate::cli::{Boot, Global};
+use crate::cli::{Boot, Global, Smoke};
 use crate::error::Fault;
 use crate::exec::Run;
-use crate::qemu::Verdict;
+use crate::qemu::record::{QUESTION, Record};
+use crate::qemu::{Firmware, Verdict};
 use crate::tools;
 
 /// Used when the user gives none: nothing outside the host is needed, and both families are listened on, since QEMU's own network
@@ -17,8 +18,9 @@ const CONFIG: &str =
     "schema = 1\ndomain = \"smoke.test\"\n\n[web]\nlisten = \"dual\"\n\n[tls]\nmode = \"selfsigned\"\n";
 
 /// Exits 0 only when the image is green and serves.
-pub fn run(options: &Boot, global: &Global) -> Result<()> {
+pub fn run(smoke: &Smoke, global: &Global) -> Result<()> {
     tools::require(&["curl"])?;
+    let options = &smoke.boot;
     let context = context_without_project(global)?;
     let (config, domain) = match &options.config {
         Some(path) => boot::read_config(path).map(|(text, settings)| (text, settings.domain.to_string()))?,
@@ -27,6 +29,7 @@ pub fn run(options: &Boot, global: &Global) -> Result<()> {
     let start = Instant::now();
     context.reporter.stage(1, 2, "boot");
     let mut running = boot::start(options, Some(&config), &context)?;
+    let recorder = smoke.record.is_some().then(|| running.machine.record());
     context.reporter.doing(running.accelerator.name());
     let limit = Duration::from_secs(options.timeout);
     let report = running.machine.watch_verdict(Verdict::Green, limit, |report| {
@@ -38,8 +41,15 @@ pub fn run(options: &Boot, global: &Global) -> Result<()> {
             crate::report::Unit::Items,
         );
     });
-    let report = report.map_err(|error| Fault::environment(format!("{error:#}")))?;
     let green = start.elapsed();
+    // A boot that failed has its record too: it shows where the time went.
+    if let (Some(path), Some(recorder)) = (&smoke.record, recorder) {
+        let age = running.machine.age().as_secs_f64();
+        let answer = report.as_ref().ok().and_then(|_| running.machine.shell(QUESTION).ok());
+        let blank = blank_record(options, running.accelerator.name());
+        recorder.finish(blank, report.is_ok().then_some(age), answer.as_deref()).save(path)?;
+    }
+    let report = report.map_err(|error| Fault::environment(format!("{error:#}")))?;
     context.reporter.stage_done("boot", green, false);
     context.reporter.stage(2, 2, "check");
     // The guest is emulated; a page may take seconds.
@@ -94,4 +104,21 @@ pub fn run(options: &Boot, global: &Global) -> Result<()> {
         )?);
     }
     say(&format!("green after {:.0} s; {} answers from outside are right", green.as_secs_f64(), wanted.len()))
+}
+
+/// What is known of a boot before it began.
+fn blank_record(options: &Boot, accelerator: &str) -> Record {
+    Record {
+        schema: 0,
+        image: options.disk.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        accelerator: accelerator.to_owned(),
+        firmware: if options.firmware == Firmware::Uefi { "uefi" } else { "bios" }.to_owned(),
+        cpus: options.cpus,
+        memory_mib: options.memory,
+        green: None,
+        phases: Vec::new(),
+        steps: Vec::new(),
+        units: Vec::new(),
+        verdicts: Vec::new(),
+    }
 }

@@ -7,6 +7,7 @@ pub mod accel;
 mod agent;
 mod arguments;
 mod qmp;
+pub mod record;
 mod serial;
 
 use std::path::{Path, PathBuf};
@@ -93,6 +94,8 @@ pub struct MachineOptions {
 pub struct Machine {
     folder: PathBuf,
     child: Child,
+    /// When QEMU was started.
+    powered: Instant,
     qmp: Qmp,
     /// Where in the serial log the current boot begins.
     boot_offset: u64,
@@ -116,6 +119,7 @@ impl Machine {
             }
             _ => Run::new(&log, "qemu-system-x86_64"),
         };
+        let powered = Instant::now();
         let mut child = run.args(arguments).start(&output)?;
         let qmp = match wait_for_qmp(&sockets.path().join("qmp"), &mut child) {
             Ok(qmp) => qmp,
@@ -128,12 +132,22 @@ impl Machine {
                 );
             }
         };
-        Ok(Machine { folder: folder.to_owned(), child, qmp, boot_offset: 0, sockets })
+        Ok(Machine { folder: folder.to_owned(), child, powered, qmp, boot_offset: 0, sockets })
     }
 
     /// The serial console as a Unix socket, for a person.
     pub fn console(&self) -> PathBuf {
         self.sockets.path().join("serial")
+    }
+
+    /// A witness of this boot, from power-on.
+    pub fn record(&self) -> record::Recorder {
+        record::Recorder::start(self.serial_path(), self.powered)
+    }
+
+    /// How long ago QEMU was started.
+    pub fn age(&self) -> Duration {
+        self.powered.elapsed()
     }
 
     /// Waits until the guest gives the wanted verdict.
