@@ -59,7 +59,9 @@ pub enum Command {
     /// A root shell in an image's tree
     Shell(Shell),
     /// Show what is in an image
-    Inspect(File),
+    Inspect(Inspect),
+    /// Say in what two images differ
+    Diff(Diff),
     /// Check an image or OVA that exists
     Verify(File),
     /// Build an image twice, differently, and compare every byte
@@ -259,7 +261,37 @@ pub struct Shell {
     pub command: Vec<String>,
 }
 
-/// `imgbuild inspect` and `imgbuild verify`.
+/// `imgbuild inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// Raw disk, qcow2, VMDK or OVA
+    pub file: PathBuf,
+    /// Show everything, not only what comes first
+    #[arg(long)]
+    pub all: bool,
+    /// Also draw it: one page that needs nothing else
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// A boot's record, from `smoke --record`, for the page
+    #[arg(long, value_name = "FILE", requires = "html")]
+    pub boot: Option<PathBuf>,
+}
+
+/// `imgbuild diff`.
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code 0: no difference; 1: the images differ; 2: they could not be compared. \
+    Times of files are not compared: two builds of one tree at different times are equal.")]
+pub struct Diff {
+    /// Raw disk, qcow2, VMDK or OVA
+    pub before: PathBuf,
+    /// The other one, of any of these formats
+    pub after: PathBuf,
+    /// Show every difference, not only the largest of each kind
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `imgbuild verify`.
 #[derive(Debug, Args)]
 pub struct File {
     /// Raw disk, qcow2, VMDK or OVA

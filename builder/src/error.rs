@@ -63,8 +63,31 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
+/// An answer that a command has put on standard output already, such as "the images differ": `main` adds nothing to it and ends with
+/// this exit code.
+#[derive(Debug)]
+pub struct Answer(pub u8);
+
+impl fmt::Display for Answer {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "the answer is {}", self.0)
+    }
+}
+
+impl std::error::Error for Answer {}
+
+/// For commands whose exit code 1 is an answer: what the user or the environment did wrong ends with 2. Our own bugs keep their 3.
+pub fn as_trouble(error: anyhow::Error) -> anyhow::Error {
+    let Some(fault) = error.chain().find_map(|cause| cause.downcast_ref::<Fault>()) else { return error };
+    let hints = fault.hints.clone();
+    Fault { blame: Blame::Environment, message: format!("{error:#}"), hints }.into()
+}
+
 /// The exit code of an error: of the outermost `Fault`; 2 for a disk that is full or may not be written, wherever it struck; else 3.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if let Some(Answer(code)) = error.downcast_ref() {
+        return *code;
+    }
     if let Some(fault) = error.chain().find_map(|cause| cause.downcast_ref::<Fault>()) {
         return fault.blame.exit_code();
     }
@@ -75,8 +98,11 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     if environment { Blame::Environment.exit_code() } else { 3 }
 }
 
-/// The text for the user: the chain of causes on one line, then a `hint:` line each.
+/// The text for the user: the chain of causes on one line, then a `hint:` line each. Empty after an [`Answer`].
 pub fn render(error: &anyhow::Error) -> String {
+    if error.is::<Answer>() {
+        return String::new();
+    }
     let mut text = format!("error: {error:#}");
     for fault in error.chain().filter_map(|cause| cause.downcast_ref::<Fault>()) {
         for hint in &fault.hints {
@@ -106,6 +132,16 @@ mod tests {
     #[test]
     fn an_error_without_blame_is_ours() {
         assert_eq!(exit_code(&anyhow::anyhow!("what")), 3);
+    }
+
+    #[test]
+    fn an_answer_is_no_error_and_trouble_is_no_answer() {
+        let error = anyhow::Error::from(Answer(1));
+        assert_eq!((exit_code(&error), render(&error).as_str()), (1, ""));
+        let fault: anyhow::Error = Fault::user("no image").hint("take another").into();
+        let error = as_trouble(fault);
+        assert_eq!((exit_code(&error), render(&error).as_str()), (2, "error: no image\nhint: take another"));
+        assert_eq!(exit_code(&as_trouble(anyhow::anyhow!("what"))), 3);
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub mod rootfs;
 pub mod rpm;
 pub mod sandbox;
 pub mod store;
+pub mod survey;
 pub mod tools;
 pub mod transfer;
 pub mod tree;

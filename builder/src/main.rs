@@ -11,7 +11,10 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // A closed standard error changes nothing about the exit code.
-            let _ = writeln!(std::io::stderr(), "{}", imgbuild::error::render(&error));
+            let text = imgbuild::error::render(&error);
+            if !text.is_empty() {
+                let _ = writeln!(std::io::stderr(), "{text}");
+            }
             ExitCode::from(imgbuild::error::exit_code(&error))
         }
     }

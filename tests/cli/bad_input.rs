@@ -101,6 +101,11 @@ fn files_that_are_no_images() {
     exit code 1
     error: failed to open file `nosuch.qcow2`: No such file or directory (os error 2)
     "#);
+    // As with diff(1), 1 is an answer; trouble is 2.
+    insta::assert_snapshot!(refused(&["diff", "Cargo.toml", "nosuch.qcow2"]), @r#"
+    exit code 2
+    error: `Cargo.toml` is no disk image: neither qcow2, VMDK, OVA nor a raw disk with a GPT
+    "#);
 }
 
 fn refused_config(text: &str) -> String {

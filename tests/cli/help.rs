@@ -4,8 +4,8 @@ use testkit::sandbox::Sandbox;
 
 use crate::{imgbuild, project};
 
-const VERBS: [&str; 13] = [
-    "build", "plan", "lock", "fetch", "app", "boot", "smoke", "shell", "inspect", "verify", "repro",
+const VERBS: [&str; 14] = [
+    "build", "plan", "lock", "fetch", "app", "boot", "smoke", "shell", "inspect", "diff", "verify", "repro",
     "doctor", "clean",
 ];
 

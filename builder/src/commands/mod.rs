@@ -4,6 +4,7 @@ mod app;
 mod boot;
 mod build;
 mod clean;
+mod diff;
 mod doctor;
 mod fetch;
 mod inspect;
@@ -46,6 +47,7 @@ pub fn run(cli: Cli) -> Result<()> {
         Command::Smoke(options) => smoke::run(&options, global),
         Command::Shell(options) => shell::run(&options, global),
         Command::Inspect(options) => inspect::run(&options, global),
+        Command::Diff(options) => diff::run(&options, global),
         Command::Verify(options) => verify::run(&options, global),
         Command::Repro(options) => repro::run(&options, global),
         Command::Doctor => doctor::run(global),
