@@ -173,13 +173,13 @@ pub fn write(
 /// Writes a disk by itself into an empty file.
 pub fn write_disk(
     format: Format,
-    content: &Content,
+    disk: &Content,
     recipe: &Recipe,
     epoch: u64,
     target: &Path,
     context: &Context,
 ) -> Result<()> {
-    let Content { path, size, identity } = content;
+    let Content { path, size, identity } = disk;
     match format {
         Format::Raw => copy_sparse(path, target, context),
         Format::Vhd => {

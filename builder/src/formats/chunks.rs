@@ -211,7 +211,7 @@ mod tests {
     fn units_come_in_order_and_zeros_do_not_come() {
         // Data in many batches, a unit of written zeros, and an end in the middle of a unit.
         let size = (40 << 20) + 100;
-        let file = disk(&[(0, b"a"), (65536, &[0; 65536]), (size - 1, b"z")], size);
+        let file = disk(&[(0, b"a"), (65536, &vec![0; 65536]), (size - 1, b"z")], size);
         for block in 1..40_u64 {
             file.file().write_all_at(&block.to_le_bytes(), block << 20).unwrap();
         }

@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn content_place_and_size_count_and_holes_do_not() {
         let one = identity(&[(1 << 20, b"a")], 4 << 20);
-        assert_eq!(one, identity(&[(1 << 20, b"a"), (2 << 20, &[0; 65536])], 4 << 20));
+        assert_eq!(one, identity(&[(1 << 20, b"a"), (2 << 20, &vec![0; 65536])], 4 << 20));
         assert_ne!(one, identity(&[(2 << 20, b"a")], 4 << 20));
         assert_ne!(one, identity(&[(1 << 20, b"b")], 4 << 20));
         assert_ne!(one, identity(&[(1 << 20, b"a")], 5 << 20));

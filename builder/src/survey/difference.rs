@@ -241,7 +241,7 @@ fn partitions(before: &Side, after: &Side) -> Result<Vec<PartitionChange>> {
     // What a BIOS starts lies before all partitions, up to the table of the old kind.
     let code = |view| -> Result<[u8; 440]> {
         let mut code = [0; 440];
-        Source::of(view, 0, 512)?.read(0, &mut code)?;
+        Source::of(view, 0, 512).read(0, &mut code)?;
         Ok(code)
     };
     if code(&before.view)? != code(&after.view)? {
@@ -279,8 +279,8 @@ fn partition(before: &Side, after: &Side, old: &Partition, new: &Partition) -> R
     }
     // The root's content is compared file by file.
     if old.kind != ROOT_X86_64.to_string() && old.bytes == new.bytes {
-        let mut one = Source::of(&before.view, old.start, old.bytes)?;
-        let mut other = Source::of(&after.view, new.start, new.bytes)?;
+        let mut one = Source::of(&before.view, old.start, old.bytes);
+        let mut other = Source::of(&after.view, new.start, new.bytes);
         let (mut left, mut right) = (vec![0; PIECE], vec![0; PIECE]);
         let mut offset = 0;
         while offset < old.bytes {

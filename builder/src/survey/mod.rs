@@ -158,7 +158,7 @@ impl Root {
             .iter()
             .find(|partition| partition.kind == ROOT_X86_64)
             .map_or(0, |root| root.extent.bytes());
-        let mut system = FileSystem::open(Source::of(view, view.root_offset(), length)?).map_err(named)?;
+        let mut system = FileSystem::open(Source::of(view, view.root_offset(), length)).map_err(named)?;
         let catalogue = Catalogue::read(&mut system).map_err(named)?;
         Ok(Root { system, catalogue })
     }
@@ -210,7 +210,7 @@ pub fn partitions(view: &View, root: &FileSystem) -> Result<Vec<Partition>> {
                 ("root file system", (start == view.root_offset()).then_some(usage))
             }
             EFI_SYSTEM => {
-                let usage = fat::usage(&mut Source::of(view, start, bytes)?)?;
+                let usage = fat::usage(&mut Source::of(view, start, bytes))?;
                 let usage =
                     usage.map(|(all, free)| Usage { kind: "vfat", used: all - free, free, ext4: None });
                 ("EFI system partition", usage)

@@ -4,11 +4,12 @@
 //! cache: a table in a compressed disk is not inflated again for each of its entries.
 
 use std::collections::HashMap;
-use std::os::unix::fs::FileExt as _;
 
 use anyhow::{Context as _, Result};
-use fs_err as fs;
 
+use crate::formats::disk::ReadDisk;
+#[cfg(test)]
+use crate::formats::{disk::Raw, part::Part};
 use crate::view::View;
 
 /// Bytes of a piece of the cache.
@@ -18,7 +19,7 @@ const PIECES: usize = 1024;
 
 /// A part of a disk.
 pub struct Source {
-    disk: fs::File,
+    disk: Box<dyn ReadDisk>,
     start: u64,
     length: u64,
     cache: HashMap<u64, Box<[u8]>>,
@@ -26,15 +27,15 @@ pub struct Source {
 
 impl Source {
     /// `length` bytes of the image's disk from `start` on.
-    pub fn of(view: &View, start: u64, length: u64) -> Result<Source> {
-        Ok(Source { disk: fs::File::open(&view.raw)?, start, length, cache: HashMap::new() })
+    pub fn of(view: &View, start: u64, length: u64) -> Source {
+        Source { disk: view.disk(), start, length, cache: HashMap::new() }
     }
 
     /// A whole file.
     #[cfg(test)]
     pub fn of_file(path: &std::path::Path) -> Result<Source> {
-        let length = fs::metadata(path)?.len();
-        Ok(Source { disk: fs::File::open(path)?, start: 0, length, cache: HashMap::new() })
+        let disk = Raw::open(Part::whole(fs_err::File::open(path)?)?)?;
+        Ok(Source { length: disk.size(), disk: Box::new(disk), start: 0, cache: HashMap::new() })
     }
 
     /// Its length in bytes.
@@ -46,7 +47,7 @@ impl Source {
     pub fn read(&mut self, offset: u64, target: &mut [u8]) -> Result<()> {
         let end = offset.checked_add(target.len() as u64).filter(|end| *end <= self.length);
         end.with_context(|| format!("byte {offset} and what follows it lie outside of the partition"))?;
-        self.disk.file().read_exact_at(target, self.start + offset).context("reading the disk")
+        self.disk.read_at(self.start + offset, target)
     }
 
     /// The same for a few bytes of a table.

@@ -61,7 +61,7 @@ pub fn write(
     stream.put(&vec![0; usize::try_from((header.overhead - stream.sector) * SECTOR)?])?;
     let source = Source { file, size, unit: GRAIN };
     source.encode(|| encoder(options.level), |number, bytes| stream.grain(number, bytes), seen)?;
-    stream.end(header)
+    stream.end(&header)
 }
 
 /// The embedded descriptor, in its room.
@@ -164,7 +164,7 @@ impl<W: Write> Stream<W> {
         self.put(&bytes)
     }
 
-    fn end(mut self, header: Header) -> Result<Written> {
+    fn end(mut self, header: &Header) -> Result<Written> {
         self.flush()?;
         let mut bytes: Vec<u8> = self.directory.iter().flat_map(|entry| entry.to_le_bytes()).collect();
         bytes.resize(bytes.len().next_multiple_of(512), 0);
@@ -172,7 +172,7 @@ impl<W: Write> Stream<W> {
         let gd_offset = self.sector;
         self.put(&bytes)?;
         self.put(&marker(Announced::Footer, 1))?;
-        self.put(&Header { gd_offset, ..header }.to_bytes())?;
+        self.put(&Header { gd_offset, ..header.clone() }.to_bytes())?;
         self.put(&marker(Announced::EndOfStream, 0))?;
         self.target.flush()?;
         Ok(Written { bytes: self.sector * SECTOR, populated: self.grains * GRAIN })
