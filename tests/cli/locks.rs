@@ -86,7 +86,7 @@ fn an_edited_lock_is_refused() {
       |
     2 | shcema = 1
       | ^^^^^^
-    unknown field `shcema`, expected one of `schema`, `recipe`, `epoch`, `merged`, `suites`, `package`
+    unknown field `shcema`, expected one of `schema`, `recipe`, `epoch`, `merged`, `sizes`, `suites`, `package`
     hint: write it anew with `imgbuild lock`, or remove it
     ");
     // What another build is pinned to is not fetched under this name.

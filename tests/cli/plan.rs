@@ -42,6 +42,9 @@ fn of_the_stand_in() {
     packages   stand-in: 18 packages, [SIZE]
                base-files-12.4-0 bash-5.2.15-2+b2 centos7-stand-in-release-7-10.stand_in dash-0.5.12-2 dnf-4.14.0-3 filesystem-7-1 kernel-6.1.1-1 libc-bin-2.36-9+deb12u1 libc6-2.36-9+deb12u1 mawk-1.3.4-3 python3-3.11.2-1+b1 rpm-4.18.0+dfsg-1 setup-7-1 stand-in-core-7-1 stand-in-data-1:1.0-1.stand_in stand-in-generated-7-1 sudo-1:1.9-1 yum-7-1
     total      18 packages in the image, [SIZE] to fetch, [SIZE] installed
+    room       at most [SIZE] in the store, [SIZE] for the artifacts
+               assumed: a tenth more than the packages' lists say, for what their scripts make
+               assumed: a compressed disk at most twice as large as the packages
     ");
 }
 
@@ -92,6 +95,10 @@ fn of_a_tag() {
                base-files-12.4-0 bash-5.2.15-2+b2 centos7-stand-in-release-7-10.stand_in dash-0.5.12-2 filesystem-7-1 kernel-6.1.1-1 libc-bin-2.36-9+deb12u1 libc6-2.36-9+deb12u1 mawk-1.3.4-3 setup-7-1 stand-in-core-7-1 stand-in-data-1:1.0-1.stand_in stand-in-generated-7-1
     total      13 packages in the image, [SIZE] to fetch, [SIZE] installed
     total      14 packages with those that build the application, [SIZE] to fetch, [SIZE] installed
+    room       at most [SIZE] in the store, [SIZE] for the artifacts
+               assumed: a tenth more than the packages' lists say, for what their scripts make
+               assumed: nothing for the application, whose sources are not there yet
+               assumed: a compressed disk at most twice as large as the packages
     postgresql 9.2.24
     redis      3.2.12
     ");
@@ -161,6 +168,7 @@ fn of_a_tag_that_nobody_has_tried() {
     packages   http://127.0.0.1:9/debian bookworm
     packages   http://127.0.0.1:9/debian bookworm-updates
                51 named: systemd-sysv udev dbus libpam-systemd linux-image-amd64 initramfs-tools zstd e2fsprogs dosfstools fdisk locales tzdata kbd less nano procps kmod sudo logrotate file curl openssl ca-certificates network-manager iproute2 iputils-ping nftables openssh-server chrony open-vm-tools qemu-guest-agent nginx redis-server postgresql imagemagick ffmpeg shared-mime-info libyaml-0-2 libffi8 libreadline8 zlib1g libgdbm6 libncurses6 libxml2 libxslt1.1 libicu72 libidn12 libpq5 libprotobuf32 libstdc++6 libgmp10
+    room       not known before the mirror's package lists have been read
     postgresql 15
     redis      7.0
     ");

@@ -1,5 +1,6 @@
 //! The command line around a whole image: `build`, `verify`, `boot`.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -7,12 +8,14 @@ use anyhow::{Result, ensure};
 use assert_cmd::Command;
 use testkit::foreground::Foreground;
 use testkit::image::Disks;
-use testkit::oracle;
+use testkit::{oracle, wait};
 
 use crate::site::{IMGBUILD, Site, images};
 
 /// Cold, on two slow cores, with every package and the application to make.
 const BUILD_LIMIT: Duration = Duration::from_secs(40 * 60);
+/// Up to the export, everything is in the store.
+const EXPORT_LIMIT: Duration = Duration::from_secs(10 * 60);
 const KERNEL_LIMIT: Duration = Duration::from_secs(3 * 60);
 
 pub fn image_is_built_and_verified(site: &mut Site) -> Result<()> {
@@ -36,6 +39,46 @@ pub fn boot_shows_the_console(site: &mut Site) -> Result<()> {
     boot.wait_for("Linux version", KERNEL_LIMIT)?;
     boot.interrupt(Duration::from_secs(30))?;
     Ok(())
+}
+
+/// SIGKILL in the middle of a real export: what it leaves, the next build into the folder removes.
+pub fn killed_export_is_swept(site: &mut Site) -> Result<()> {
+    site.disks()?;
+    let folder = tempfile::tempdir()?;
+    let output = text(folder.path());
+    let args = with_offline(&["build", "--image", "demo", "--format", "raw,qcow2", "--output", &output]);
+    let build = Foreground::start(Path::new(IMGBUILD), &args)?;
+    wait::until("the first bytes of an artifact", EXPORT_LIMIT, || {
+        let parts = parts(folder.path())?;
+        let begun = parts.iter().any(|(_, allocated)| *allocated > 1 << 20);
+        Ok(if begun { Ok(()) } else { Err(format!("{parts:?}; {}", build.output())) })
+    })?;
+    // Kills it and all that it started.
+    drop(build);
+    ensure!(!parts(folder.path())?.is_empty(), "SIGKILL came too late: there is nothing to sweep");
+    imgbuild(&args, BUILD_LIMIT)?;
+    let mut names = Vec::new();
+    for entry in fs_err::read_dir(folder.path())? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    let foreign: Vec<&String> = names.iter().filter(|name| !name.starts_with("demo-")).collect();
+    ensure!(foreign.is_empty() && names.len() >= 5, "left behind: {names:?}");
+    Ok(())
+}
+
+/// Temp files of artifacts, and the bytes that they occupy.
+fn parts(folder: &Path) -> Result<Vec<(String, u64)>> {
+    let mut parts = Vec::new();
+    for entry in fs_err::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".part") {
+            // It may have got its own name since it was listed.
+            parts.extend(entry.metadata().ok().map(|meta| (name, meta.blocks() * 512)));
+        }
+    }
+    Ok(parts)
 }
 
 /// `cargo ci` has built the image a moment ago; the store must then be enough.

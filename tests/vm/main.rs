@@ -31,6 +31,7 @@ const CHECKS: &[Check<Site>] = &[
     ("image_is_built_and_verified_by_the_command_line", build::image_is_built_and_verified),
     ("ova_and_raw_are_the_same_disk_as_the_qcow2", verbs::ova_and_raw_are_the_same_disk),
     ("ova_goes_through_the_import_of_govmomi", verbs::ova_is_imported),
+    ("killed_export_is_swept_by_the_next_build", build::killed_export_is_swept),
     ("inspect_knows_the_packages", verbs::inspect_knows_the_packages),
     ("shell_is_root_in_the_tree", verbs::shell_is_root_in_the_tree),
     ("verify_names_what_is_wrong_with_a_tampered_image", tampered::faults_are_named),

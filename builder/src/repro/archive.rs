@@ -81,12 +81,13 @@ fn list(file: &fs::File) -> Result<Listing> {
         extensions.sort();
         let header = entry.header();
         let member = Member {
-            mode: header.mode()?,
-            owner: (header.uid()?, header.gid()?),
-            modified: header.mtime()?,
+            // A field that a writer left empty is no number.
+            mode: header.mode().unwrap_or_default(),
+            owner: (header.uid().unwrap_or_default(), header.gid().unwrap_or_default()),
+            modified: header.mtime().unwrap_or_default(),
             kind: header.entry_type().as_byte(),
             link: entry.link_name_bytes().map(std::borrow::Cow::into_owned),
-            device: (header.device_major()?, header.device_minor()?),
+            device: (header.device_major().unwrap_or_default(), header.device_minor().unwrap_or_default()),
             extensions,
         };
         listing.push(((name, *count), member, (entry.raw_file_position(), entry.size())));

@@ -78,7 +78,14 @@ fn mmdebstrap(
     context: &Context,
 ) -> Result<()> {
     let mut progress = Progress::default();
-    let mut run = Run::new(&context.log, "mmdebstrap")
+    // What it mounts as root goes with it, however it ends: a sweep must never walk through a mount that a killed run left.
+    let (program, own_mounts): (_, &[&str]) = if rustix::process::geteuid().is_root() {
+        ("unshare", &["--mount", "--", "mmdebstrap"])
+    } else {
+        ("mmdebstrap", &[])
+    };
+    let mut run = Run::new(&context.log, program)
+        .args(own_mounts)
         .env("SOURCE_DATE_EPOCH", lock.epoch.to_string())
         .env("TMPDIR", temp)
         .args(["--variant=apt", "--architectures=amd64", "--verbose"])

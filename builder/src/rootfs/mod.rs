@@ -1,11 +1,12 @@
 //! `Recipe`, `Lock` -> `BaseTree`: the distribution's files as one tar, made by its own package manager.
 //!
 //! Every package is verified before the package manager sees it: Debian's by apt inside mmdebstrap, RPM packages by imgbuild
-//! itself. As root it works in a chroot, as an ordinary user in a user namespace. Equal inputs give an equivalent tree; an RPM
-//! database also keeps the time of each installation.
+//! itself. As root it works in a chroot, as an ordinary user in a user namespace. Equal inputs give an equal tree: what scripts of
+//! packages make by chance is removed or set (`settle.rs`, `debian.rs`).
 
 pub mod debian;
 pub mod rpm;
+mod settle;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};

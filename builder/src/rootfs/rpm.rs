@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Context as _, Result};
 use fs_err as fs;
 
+use super::settle;
 use crate::context::Context;
 use crate::error::Fault;
 use crate::fetch::{Fetcher, Wanted};
@@ -30,7 +31,7 @@ use crate::sandbox::{Network, Sandbox};
 use crate::store::Key;
 
 /// Raise when equal inputs give another tree.
-const STAGE_VERSION: u32 = 2;
+const STAGE_VERSION: u32 = 3;
 
 /// Marks the lines of rpm's answer among what else may be said.
 const INSTALLED: &str = "installed ";
@@ -61,6 +62,7 @@ obsoletes=1
 tsflags=nodocs
 override_install_langs=en_US.utf8
 install_weak_deps=0
+history_record=0
 ";
 
 /// The tree's key.
@@ -155,6 +157,12 @@ pub fn make(base: &Rpm, recipe: &Recipe, lock: &Lock, tar: &Path, context: &Cont
         sandbox.untar_at("target", &tar)?;
     }
 
+    let uuid = format!(
+        "mkdir -p /target/var/lib/yum && echo {} > /target/{}",
+        settle::YUM_UUID,
+        settle::YUM_UUID_FILE
+    );
+    sandbox.run(&["bash", "-ec", &uuid], Network::None)?;
     let mut progress = Progress { total: image.len() as u64, done: 0 };
     sandbox.run_mounted(
         &["target"],
@@ -165,12 +173,17 @@ pub fn make(base: &Rpm, recipe: &Recipe, lock: &Lock, tar: &Path, context: &Cont
         ],
         |line| progress.line(line, context),
     )?;
-    require_installed(&sandbox, &["rpm", "--root", "/target", "-qa", "--qf", FORMAT], &image)?;
+    let query = ["rpm", "--root", "/target", "-qa", "--qf", FORMAT];
+    require_installed(&sandbox, &query, &image)?;
     for command in &base.after {
         context.reporter.doing(command);
         sandbox.run_at("target", &["sh", "-ec", command])?;
     }
     fs::write(tar.with_file_name(KERNEL), newest_kernel(&root.join("target/boot"))?)?;
+    context.reporter.doing("removing what is of this build");
+    settle::settle(&sandbox, lock.epoch)?;
+    // Its own rpm still reads every package.
+    require_installed(&sandbox, &query, &image)?;
     context.reporter.doing("packing the tree");
     sandbox.run(
         &["bash", "-ec", "rm -f /target/var/lib/rpm/__db.* /target/var/lib/rpm/.*.lock"],

@@ -1,6 +1,7 @@
 //! RPM packages: read, verified against pinned keys, unpacked. No network, no recipe, no program of the host.
 
 mod cpio;
+pub mod database;
 pub mod evr;
 pub mod files;
 pub mod header;

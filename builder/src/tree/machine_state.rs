@@ -23,6 +23,7 @@ pub const RULES: &[(&str, Rule, &str)] = &[
     ("/var/lib/systemd/credential.secret", Rule::Drop, "credential secret"),
     ("/etc/ssl/private/ssl-cert-snakeoil.key", Rule::Drop, "snakeoil key"),
     ("/etc/ssl/certs/ssl-cert-snakeoil.pem", Rule::Drop, "snakeoil certificate"),
+    ("/etc/openldap/certs", Rule::DropFiles, "LDAP certificate store"),
     ("/var/lib/postgresql/15", Rule::Drop, "PostgreSQL cluster"),
     ("/var/lib/pgsql/data", Rule::DropFiles, "PostgreSQL cluster"),
     ("/var/lib/redis", Rule::DropFiles, "Redis data"),
