@@ -14,7 +14,7 @@ use crate::exec::Run;
 use crate::store::Key;
 
 /// Raise when equal inputs give another binary.
-const STAGE_VERSION: u32 = 1;
+const STAGE_VERSION: u32 = 2;
 /// The oldest glibc that an image has: CentOS 7's.
 const GLIBC: (u32, u32) = (2, 17);
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -91,6 +91,7 @@ fn zigbuild(context: &Context, target: &Path) -> Result<()> {
     Run::new(&context.log, tools.join("bin/cargo-zigbuild"))
         .env("PATH", path)
         .env("CARGO_TARGET_DIR", target)
+        .env("CARGO_ENCODED_RUSTFLAGS", remapped(context.project.root(), &cargo_home()))
         .args([
             "zigbuild",
             "--release",
@@ -105,6 +106,28 @@ fn zigbuild(context: &Context, target: &Path) -> Result<()> {
         .folder(context.project.root())
         .on_line(|line| context.reporter.doing(line.trim()))
         .run()
+}
+
+/// Where cargo keeps the sources of crates, whose paths stand in the messages of panics.
+fn cargo_home() -> PathBuf {
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    from("CARGO_HOME").unwrap_or_else(|| from("HOME").unwrap_or_default().join(".cargo"))
+}
+
+/// Flags for rustc, in cargo's own encoding: equal sources give an equal binary, whoever builds it and wherever. They also take the place
+/// of the user's own `RUSTFLAGS`.
+fn remapped(project: &Path, cargo_home: &Path) -> std::ffi::OsString {
+    let mut flags = std::ffi::OsString::new();
+    for (path, name) in [(cargo_home, "/cargo"), (project, "/imgbuild")] {
+        if !flags.is_empty() {
+            flags.push("\x1f");
+        }
+        flags.push("--remap-path-prefix=");
+        flags.push(path);
+        flags.push("=");
+        flags.push(name);
+    }
+    flags
 }
 
 /// Refuses a binary that wants a newer glibc than the oldest image has.
@@ -156,6 +179,15 @@ mod tests {
     fn finds_the_newest_version() {
         assert_eq!(newest_glibc(b"\0GLIBC_2.2.5\0GLIBC_2.34\0GLIBC_2.4\0GLIBC_PRIVATE\0"), Some((2, 34)));
         assert_eq!(newest_glibc(b"static"), None);
+    }
+
+    #[test]
+    fn no_folder_of_the_builder_gets_into_the_binary() {
+        let flags = remapped(Path::new("/srv/my clone"), Path::new("/home/me/.cargo"));
+        let flags: Vec<&str> = flags.to_str().unwrap().split('\x1f').collect();
+        let wanted =
+            ["--remap-path-prefix=/home/me/.cargo=/cargo", "--remap-path-prefix=/srv/my clone=/imgbuild"];
+        assert_eq!(flags, wanted);
     }
 
     #[test]

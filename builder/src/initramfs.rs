@@ -1,5 +1,5 @@
-//! Names of the files in an initramfs, and one that depends on these files alone: cpio archives (newc) one after the other, the last ones perhaps compressed
-//! (kernel documentation, `driver-api/early-userspace/buffer-format`).
+//! Names of the files in an initramfs, and the same initramfs without what is of its making: cpio archives (newc) one after the
+//! other, the last ones perhaps compressed (kernel documentation, `driver-api/early-userspace/buffer-format`).
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write as _};

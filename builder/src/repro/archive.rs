@@ -1,6 +1,6 @@
 //! What differs between two tars: which member, and what of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 use fs_err as fs;
@@ -31,7 +31,7 @@ pub fn differences(one: &fs::File, two: &fs::File, limit: usize) -> Result<(Vec<
     let (first, second) = (list(one)?, list(two)?);
     let seconds: BTreeMap<&Name, &(Name, Member, (u64, u64))> =
         second.iter().map(|entry| (&entry.0, entry)).collect();
-    let firsts: BTreeMap<&Name, ()> = first.iter().map(|entry| (&entry.0, ())).collect();
+    let firsts: BTreeSet<&Name> = first.iter().map(|entry| &entry.0).collect();
     let mut found = Vec::new();
     let mut more = 0;
     let mut add = |line: String| if found.len() < limit { found.push(line) } else { more += 1 };
@@ -49,7 +49,7 @@ pub fn differences(one: &fs::File, two: &fs::File, limit: usize) -> Result<(Vec<
             add(format!("member `{}`: content {}", name.0, describe(one, two, offset)?));
         }
     }
-    for (name, ..) in second.iter().filter(|entry| !firsts.contains_key(&entry.0)) {
+    for (name, ..) in second.iter().filter(|entry| !firsts.contains(&entry.0)) {
         add(format!("member `{}` is in the second only", name.0));
     }
     let order = first.iter().zip(&second).find(|(one, two)| one.0 != two.0);

@@ -71,7 +71,7 @@ impl Second<'_> {
     pub fn run(&self, context: &Context) -> Result<Vec<String>> {
         let mut different = Vec::new();
         let project = self.copy_project(context, &mut different)?;
-        let mut words = self.start(&mut different);
+        let mut words = Self::start(&mut different);
         words.push(std::env::current_exe().context("looking for imgbuild itself")?.into());
         words.extend(self.arguments(&project, context));
         let mut run = Run::new(&context.log, &words[0]).args(&words[1..]).folder(&project);
@@ -118,7 +118,7 @@ impl Second<'_> {
     }
 
     /// Programs that the second build is started through.
-    fn start(&self, different: &mut Vec<String>) -> Vec<OsString> {
+    fn start(different: &mut Vec<String>) -> Vec<OsString> {
         let mut words: Vec<OsString> = Vec::new();
         if let Some((first, count)) = processors().filter(|(_, count)| *count > 1)
             && exec::find("taskset").is_some()
