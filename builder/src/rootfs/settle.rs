@@ -38,6 +38,7 @@ rm -f usr/share/fonts/**/.uuid usr/lib/fontconfig/cache/*.cache-*
 [ ! -e etc/machine-id ] || : > etc/machine-id
 rm -f etc/openldap/certs/*
 rm -f var/log/grubby_prune_debug
+rmdir var/lib/yum 2> /dev/null || :
 ";
 
 /// Settles the tree in `/target` of the sandbox.

@@ -303,7 +303,7 @@ mod tests {
         for (index, chunk) in chunks.iter().enumerate() {
             let mut page = vec![noise; PAGE];
             page[..HEADER].fill(0);
-            let next = if index + 1 < chunks.len() { index as u32 + 3 } else { 0 };
+            let next = if index + 1 < chunks.len() { u32::try_from(index).unwrap() + 3 } else { 0 };
             page[NEXT..NEXT + 4].copy_from_slice(&next.to_le_bytes());
             page[LOWEST..LOWEST + 2].copy_from_slice(&u16::try_from(chunk.len()).unwrap().to_le_bytes());
             page[TYPE] = OVERFLOW;
