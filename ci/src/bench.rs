@@ -141,11 +141,11 @@ fn table(shell: &Shell, disk: &Path, rounds: usize, folder: &Path) -> Result<()>
     ));
     let mut memory = 0;
     let mut first = Run::default();
-    for (index, Line { name, ours, level, theirs }) in lines.iter().enumerate() {
+    for (index, Line { name, ours, level, theirs }) in lines.into_iter().enumerate() {
         let (mut mine, mut other) = (Vec::new(), Vec::new());
         for _ in 0..rounds {
             let target = folder.join("theirs");
-            mine.push(ours_in_a_process(shell, *ours, *level, disk, folder, &mut memory)?);
+            mine.push(ours_in_a_process(shell, ours, level, disk, folder, &mut memory)?);
             other.push(measure(&target, || {
                 Ok(cmd!(shell, "qemu-img convert -f raw {theirs...} {disk} {target}").quiet().run()?)
             })?);
@@ -241,15 +241,15 @@ fn one(shell: &Shell, ours: Ours, level: u8, disk: &Path, target: &Path) -> Resu
     let method = if ours == Ours::Zlib { "zlib" } else { "zstd" };
     let set = [format!("export.level={level}"), format!("export.qcow2={method}")];
     let recipe = Recipe::load(&context.project.image("demo")?, None, &set)?;
-    let content = Content::of(disk)?;
+    let source = Content::of(disk)?;
     match ours {
-        Ours::Ova => export::ova::write(&recipe, "bench", &[content], 0, target, &context)?,
+        Ours::Ova => export::ova::write(&recipe, "bench", &[source], 0, target, &context)?,
         Ours::Zlib | Ours::Zstd => {
-            export::write_disk(Format::Qcow2, &content, &recipe, 0, target, &context)?;
+            export::write_disk(Format::Qcow2, &source, &recipe, 0, target, &context)?;
         }
         Ours::Bound => {
-            let options = vmdk::write::Options { name: "bench.vmdk", level, identity: content.identity };
-            vmdk::write::write(&fs::File::open(disk)?, content.size, options, std::io::sink(), |_| ())?;
+            let options = vmdk::write::Options { name: "bench.vmdk", level, identity: source.identity };
+            vmdk::write::write(&fs::File::open(disk)?, source.size, options, std::io::sink(), |_| ())?;
         }
     }
     let status = fs::read_to_string("/proc/self/status")?;

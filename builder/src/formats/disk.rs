@@ -13,6 +13,7 @@ use anyhow::Result;
 use fs_err as fs;
 
 use super::part::Part;
+use super::sparse;
 use crate::error::Fault;
 
 /// Largest disk that is opened, in bytes.
@@ -178,12 +179,11 @@ fn copy(mut disk: Box<dyn ReadDisk>, feed: &Mutex<Feed>, target: &fs::File) -> R
 
 /// Writes what is not zero.
 fn put(target: &fs::File, offset: u64, bytes: &[u8]) -> Result<()> {
-    let is_zero = |block: &[u8]| block.iter().fold(0, |all, byte| all | byte) == 0;
     let mut start = 0;
     let mut at = 0;
     for block in bytes.chunks(HOLE).chain([&[][..]]) {
         // The empty block at the end is zero, and ends what came before.
-        if is_zero(block) {
+        if sparse::is_zero(block) {
             if start < at {
                 target.file().write_all_at(&bytes[start..at], offset + start as u64).map_err(|error| {
                     std::io::Error::new(

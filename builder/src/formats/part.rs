@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use fs_err as fs;
-use rustix::fs::SeekFrom;
-use rustix::io::Errno;
 
+use super::sparse;
 use crate::error::Fault;
 
 /// What to do about a file that is not what it should be.
@@ -78,13 +77,10 @@ impl Part {
         if from >= end {
             return Ok(None);
         }
-        let start = match rustix::fs::seek(&*self.file, SeekFrom::Data(from)) {
-            Ok(start) => start,
-            Err(Errno::NXIO) => return Ok(None),
-            Err(_) => from,
-        };
-        let hole = rustix::fs::seek(&*self.file, SeekFrom::Hole(start)).unwrap_or(end).min(end);
-        Ok((start < hole).then(|| start - self.start..hole - self.start))
+        let range = sparse::range_from(&self.file, from)?.map(|range| range.start..range.end.min(end));
+        Ok(range
+            .filter(|range| !range.is_empty())
+            .map(|range| range.start - self.start..range.end - self.start))
     }
 
     /// An error for a file that contradicts itself or its format.

@@ -22,19 +22,22 @@ impl Iterator for Ranges<'_> {
     type Item = std::io::Result<Range<u64>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let start = match rustix::fs::seek(self.file, SeekFrom::Data(self.position)) {
-            Ok(start) => start,
-            // No data behind the position.
-            Err(Errno::NXIO) => return None,
-            Err(error) => return Some(Err(error.into())),
-        };
-        let end = match rustix::fs::seek(self.file, SeekFrom::Hole(start)) {
-            Ok(end) => end,
-            Err(error) => return Some(Err(error.into())),
-        };
-        self.position = end;
-        Some(Ok(start..end))
+        let range = range_from(self.file, self.position).transpose()?;
+        if let Ok(range) = &range {
+            self.position = range.end;
+        }
+        Some(range)
     }
+}
+
+/// The first range with data at or behind `offset`; `None` when there is none.
+pub fn range_from(file: &fs::File, offset: u64) -> std::io::Result<Option<Range<u64>>> {
+    let start = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        Ok(start) => start,
+        Err(Errno::NXIO) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Some(start..rustix::fs::seek(file, SeekFrom::Hole(start))?))
 }
 
 /// Whether every byte is zero.

@@ -120,7 +120,7 @@ fn sorted(mut packages: Vec<Package>) -> Vec<Package> {
 /// `name version architecture repository`: one line a package.
 fn listed(text: &str) -> Vec<Package> {
     let line = |line: &str| {
-        let mut words = line.split(' ').map(str::to_owned);
+        let mut words = line.split(' ').map(|word| super::shown(word.as_bytes()));
         let (name, version) = words.next().zip(words.next())?;
         Some(Package { name, version, architecture: words.next().unwrap_or_default(), bytes: None })
     };
@@ -130,7 +130,9 @@ fn listed(text: &str) -> Vec<Package> {
 /// Installed packages of dpkg's database; what was removed and left its configuration is not installed.
 fn dpkg(status: &str) -> Vec<Package> {
     let stanza = |stanza: &str| {
-        let field = |key: &str| stanza.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
+        let field = |key: &str| {
+            stanza.lines().find_map(|line| line.strip_prefix(key)).map(|value| super::shown(value.as_bytes()))
+        };
         field("Status: ").filter(|status| status.ends_with(" installed"))?;
         Some(Package {
             name: field("Package: ")?,

@@ -28,7 +28,7 @@ pub fn read(view: &View, catalogue: &Catalogue, packages: &[Package]) -> Result<
         None => None,
     };
     let layered = |name: &'static str, key: &str| {
-        let version = layer.as_ref()?.get(key)?.as_str()?.to_owned();
+        let version = super::shown(layer.as_ref()?.get(key)?.as_str()?.as_bytes());
         Some(Software { name, version, source: LAYER.to_owned() })
     };
     let from_package = |name: &'static str, fits: &dyn Fn(&str) -> bool| {
