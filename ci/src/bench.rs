@@ -94,14 +94,13 @@ pub fn run(shell: &Shell, bench: Bench) -> Result<()> {
         return Ok(());
     }
     let folder = tempfile::Builder::new().prefix("bench-").tempdir_in(shell.current_dir().join("target"))?;
-    let disk = match disk {
-        Some(disk) => disk,
-        None => {
-            let demo = image::build(shell)?.system;
-            let raw = folder.path().join("system.raw");
-            cmd!(shell, "qemu-img convert -O raw {demo} {raw}").quiet().run()?;
-            raw
-        }
+    let disk = if let Some(disk) = disk {
+        disk
+    } else {
+        let demo = image::build(shell)?.system;
+        let raw = folder.path().join("system.raw");
+        cmd!(shell, "qemu-img convert -O raw {demo} {raw}").quiet().run()?;
+        raw
     };
     table(shell, &disk, rounds.max(1), folder.path())
 }
