@@ -4,6 +4,7 @@
 //! includes the name of the disk's content, and for the OVA the archive and the manifest's hash. Rounds are interleaved; a line
 //! shows ratios of medians.
 
+use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -11,8 +12,8 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Subcommand, ValueEnum};
 use fs_err as fs;
 use imgbuild::context::Context;
-use imgbuild::export::{self, Content, Format};
-use imgbuild::formats::vmdk;
+use imgbuild::export::{self, Content};
+use imgbuild::formats::{Identity, qcow2, vmdk};
 use imgbuild::project::Project;
 use imgbuild::recipe::Recipe;
 use imgbuild::store::Store;
@@ -235,20 +236,27 @@ fn median(runs: &[Run]) -> Run {
 
 /// One export by us; prints the memory that it took at most, in bytes.
 fn one(shell: &Shell, ours: Ours, level: u8, disk: &Path, target: &Path) -> Result<()> {
-    let root = shell.current_dir();
-    let context = Context::of_store(Project::find(Some(&root))?, Store::open(&Store::default_root())?)?;
-    let method = if ours == Ours::Zlib { "zlib" } else { "zstd" };
-    let set = [format!("export.level={level}"), format!("export.qcow2={method}")];
-    let recipe = Recipe::load(&context.project.image("demo")?, None, &set)?;
-    let source = Content::of(disk)?;
+    let file = fs::File::open(disk)?;
+    let size = file.metadata()?.len();
     match ours {
-        Ours::Ova => export::ova::write(&recipe, "bench", &[source], 0, target, &context)?,
+        Ours::Ova => {
+            let root = shell.current_dir();
+            let context = Context::of_store(Project::find(Some(&root))?, Store::open(&Store::default_root())?)?;
+            let set = [format!("export.level={level}")];
+            let recipe = Recipe::load(&context.project.image("demo")?, None, &set)?;
+            export::ova::write(&recipe, "bench", &[Content::of(disk)?], 0, target, &context)?;
+        }
         Ours::Zlib | Ours::Zstd => {
-            export::write_disk(Format::Qcow2, &source, &recipe, 0, target, &context)?;
+            let method = match ours {
+                Ours::Zlib => qcow2::write::Method::Deflate(level),
+                _ => qcow2::write::Method::Zstd(level.into()),
+            };
+            let output = BufWriter::with_capacity(1 << 20, fs::File::create(target)?);
+            qcow2::write::write(&file, size, method, output, |_| ())?;
         }
         Ours::Bound => {
-            let options = vmdk::write::Options { name: "bench.vmdk", level, identity: source.identity };
-            vmdk::write::write(&fs::File::open(disk)?, source.size, options, std::io::sink(), |_| ())?;
+            let options = vmdk::write::Options { name: "x", level, identity: Identity::of(&file, size)? };
+            vmdk::write::write(&file, size, options, std::io::sink(), |_| ())?;
         }
     }
     let status = fs::read_to_string("/proc/self/status")?;

@@ -18,16 +18,17 @@ const FAULTS: &str = "write @/key /etc/ssh/ssh_host_rsa_key\n\
                       rm /etc/systemd/system/multi-user.target.wants/appliance.service\n\
                       symlink /etc/systemd/system/multi-user.target.wants/nginx.service /lib/systemd/system/nginx.service\n";
 
-/// What must be said of them.
+/// What must be said of them, check by check.
 const FINDINGS: &[&str] = &[
-    "machine-state: SSH host key: `/etc/ssh/ssh_host_rsa_key`",
-    "machine-state: machine id: `/etc/machine-id` is not empty",
-    "private-keys: private key: `/etc/stray.pem`",
-    "fstab: `/etc/fstab` names /dev/loop",
-    "accounts: user `root` has a password",
-    "grub-cfg: it starts `/vmlinuz`, which does not exist",
-    "first-boot: `appliance.service` is not enabled",
-    "units: `nginx.service` is enabled in the image",
+    "SSH host key: `/etc/ssh/ssh_host_rsa_key`",
+    "machine id: `/etc/machine-id` is not empty",
+    "private key: `/etc/stray.pem`",
+    "`/etc/fstab` names /dev/loop",
+    "user `root` has a password",
+    "it starts `/vmlinuz`, which does not exist",
+    "`appliance.service` is not enabled",
+    "`nginx.service` is enabled in the image",
+    "is wrong: fstab, grub-cfg, machine-state, private-keys, accounts, first-boot, units",
 ];
 
 pub fn faults_are_named(site: &mut Site) -> Result<()> {
@@ -74,7 +75,8 @@ pub fn references_are_refused(site: &mut Site) -> Result<()> {
 
 fn verify(file: &Path) -> Result<(Option<i32>, String)> {
     let output = Command::new(IMGBUILD).args(["verify", "--quiet"]).arg(file).output()?;
-    Ok((output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned()))
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
 }
 
 fn run(command: &mut Command) -> Result<()> {

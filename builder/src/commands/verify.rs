@@ -1,21 +1,84 @@
-//! `imgbuild verify FILE`: every check on an artifact that exists.
+//! `imgbuild verify FILE`: the rules of its format, then every check on the disk's content.
 
 use anyhow::Result;
+use serde_json::json;
 
 use super::{context_without_project, say};
 use crate::cli::{File, Global};
-use crate::verify;
+use crate::error::Fault;
+use crate::verify::package::Outcome;
+use crate::verify::{self, Answer, Content};
 
-/// Prints a line for each check; fails when one found something.
+/// Prints a line for each rule and check, with what is wrong below it; fails when something is.
 pub fn run(options: &File, global: &Global) -> Result<()> {
     let context = context_without_project(global)?;
-    let findings = verify::file(&options.file, &context)?;
+    let answer = verify::file(&options.file, &context)?;
     if global.json {
-        say(&serde_json::to_string_pretty(&findings)?)?;
+        say(&serde_json::to_string_pretty(&document(&answer))?)?;
     } else {
-        for finding in &findings {
-            say(&format!("{:<16} {}", finding.check, if finding.wrong.is_empty() { "ok" } else { "wrong" }))?;
+        print(&answer)?;
+    }
+    let broken = broken(&answer);
+    match answer.content {
+        Content::Failed(error) => Err(error),
+        _ if broken.is_empty() => Ok(()),
+        _ => Err(Fault::user(format!("`{}` is wrong: {}", options.file.display(), broken.join(", "))).into()),
+    }
+}
+
+fn document(answer: &Answer) -> serde_json::Value {
+    let (checks, unchecked) = match &answer.content {
+        Content::Checked(findings) => (json!(findings), None),
+        Content::Unchecked(reason) => (json!([]), Some(reason.clone())),
+        Content::Failed(error) => (json!([]), Some(format!("{error:#}"))),
+    };
+    json!({ "rules": answer.rules, "checks": checks, "unchecked": unchecked })
+}
+
+fn print(answer: &Answer) -> Result<()> {
+    for verdict in &answer.rules {
+        let outcome = match verdict.outcome {
+            Outcome::Ok => "ok",
+            Outcome::Wrong => "wrong",
+            Outcome::Note => "note",
+            Outcome::Unchecked => "not checked",
+        };
+        say(&format!("{:<20} {outcome}", verdict.rule.name))?;
+        if !verdict.found.is_empty() {
+            explain(&verdict.found, &[("rule", verdict.rule.demands), ("else", verdict.rule.why)])?;
         }
     }
-    verify::refuse(&findings)
+    match &answer.content {
+        Content::Checked(findings) => {
+            for finding in findings {
+                let outcome = if finding.wrong.is_empty() { "ok" } else { "wrong" };
+                say(&format!("{:<20} {outcome}", finding.check))?;
+                if !finding.wrong.is_empty() {
+                    explain(&finding.wrong, &[("else", finding.why)])?;
+                }
+            }
+        }
+        Content::Unchecked(reason) => say(&format!("{:<20} not checked: {reason}", "content"))?,
+        Content::Failed(_) => say(&format!("{:<20} not checked: see the error", "content"))?,
+    }
+    Ok(())
+}
+
+/// Where a rule is broken, what it asks for, what breaking it does.
+fn explain(found: &[String], about: &[(&str, &str)]) -> Result<()> {
+    for line in found {
+        say(&format!("    {line}"))?;
+    }
+    about.iter().try_for_each(|(what, text)| say(&format!("    {what}: {text}")))
+}
+
+/// The names of what is wrong.
+fn broken(answer: &Answer) -> Vec<&'static str> {
+    let rules = answer.rules.iter().filter(|verdict| verdict.outcome == Outcome::Wrong);
+    let mut names: Vec<&str> = rules.map(|verdict| verdict.rule.name).collect();
+    if let Content::Checked(findings) = &answer.content {
+        names
+            .extend(findings.iter().filter(|finding| !finding.wrong.is_empty()).map(|finding| finding.check));
+    }
+    names
 }

@@ -25,7 +25,7 @@ use crate::report::Unit;
 use crate::verify::ReadBack;
 
 /// Level of zstd: that of qemu-img.
-const ZSTD_LEVEL: i32 = 3;
+pub const ZSTD_LEVEL: u8 = 3;
 
 /// A format of a disk or appliance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
@@ -191,7 +191,7 @@ pub fn write_disk(
             let output = BufWriter::with_capacity(1 << 20, fs::File::create(target)?);
             let seen = |done| context.reporter.progress(done, *size, Unit::Bytes);
             let method = match recipe.image.export.qcow2 {
-                Compression::Zstd => qcow2::write::Method::Zstd(ZSTD_LEVEL),
+                Compression::Zstd => qcow2::write::Method::Zstd(ZSTD_LEVEL.into()),
                 Compression::Zlib => qcow2::write::Method::Deflate(recipe.image.export.level),
             };
             qcow2::write::write(&fs::File::open(path)?, *size, method, output, seen)

@@ -5,7 +5,7 @@
 //! and speaks of them has its room kept free and is filled in last.
 
 use std::io::{BufWriter, Seek as _, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use fs_err as fs;
@@ -143,23 +143,4 @@ fn put_member(archive: &mut impl Write, name: &str, content: &[u8], epoch: u64) 
 
 fn line(name: &str, digest: &str) -> String {
     format!("SHA256({name})= {digest}\n")
-}
-
-/// Takes the members out of an OVA; names must be plain. Returns their paths in archive order.
-pub fn unpack(ova: &Path, folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut archive = tar::Archive::new(fs::File::open(ova)?);
-    let mut members = Vec::new();
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        if name.contains('/') || name.starts_with('.') || !entry.header().entry_type().is_file() {
-            return Err(
-                Fault::user(format!("`{}`: its member `{name}` is no plain file", ova.display())).into()
-            );
-        }
-        let path = folder.join(&name);
-        std::io::copy(&mut entry, &mut fs::File::create(&path)?)?;
-        members.push(path);
-    }
-    Ok(members)
 }
