@@ -12,6 +12,7 @@ mod overlays;
 mod packages;
 mod plan;
 mod recipes;
+mod rules;
 
 use std::path::Path;
 
