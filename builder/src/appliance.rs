@@ -91,7 +91,7 @@ fn zigbuild(context: &Context, target: &Path) -> Result<()> {
     Run::new(&context.log, tools.join("bin/cargo-zigbuild"))
         .env("PATH", path)
         .env("CARGO_TARGET_DIR", target)
-        .env("CARGO_ENCODED_RUSTFLAGS", remapped(context.project.root(), &cargo_home()))
+        .env("CARGO_ENCODED_RUSTFLAGS", remapped(&cargo_home()))
         .args([
             "zigbuild",
             "--release",
@@ -114,20 +114,14 @@ fn cargo_home() -> PathBuf {
     from("CARGO_HOME").unwrap_or_else(|| from("HOME").unwrap_or_default().join(".cargo"))
 }
 
-/// Flags for rustc, in cargo's own encoding: equal sources give an equal binary, whoever builds it and wherever. They also take the place
-/// of the user's own `RUSTFLAGS`.
-fn remapped(project: &Path, cargo_home: &Path) -> std::ffi::OsString {
-    let mut flags = std::ffi::OsString::new();
-    for (path, name) in [(cargo_home, "/cargo"), (project, "/imgbuild")] {
-        if !flags.is_empty() {
-            flags.push("\x1f");
-        }
-        flags.push("--remap-path-prefix=");
-        flags.push(path);
-        flags.push("=");
-        flags.push(name);
-    }
-    flags
+/// Flags for rustc, in cargo's own encoding: equal sources give an equal binary, whoever builds it. The project's own folder needs none:
+/// cargo names its files relative to it, and a flag that names it would compile every crate anew for each clone. They also take the
+/// place of the user's own `RUSTFLAGS`.
+fn remapped(cargo_home: &Path) -> std::ffi::OsString {
+    let mut flag = std::ffi::OsString::from("--remap-path-prefix=");
+    flag.push(cargo_home);
+    flag.push("=/cargo");
+    flag
 }
 
 /// Refuses a binary that wants a newer glibc than the oldest image has.
@@ -183,11 +177,8 @@ mod tests {
 
     #[test]
     fn no_folder_of_the_builder_gets_into_the_binary() {
-        let flags = remapped(Path::new("/srv/my clone"), Path::new("/home/me/.cargo"));
-        let flags: Vec<&str> = flags.to_str().unwrap().split('\x1f').collect();
-        let wanted =
-            ["--remap-path-prefix=/home/me/.cargo=/cargo", "--remap-path-prefix=/srv/my clone=/imgbuild"];
-        assert_eq!(flags, wanted);
+        let flag = remapped(Path::new("/home/my own/.cargo"));
+        assert_eq!(flag, "--remap-path-prefix=/home/my own/.cargo=/cargo");
     }
 
     #[test]
