@@ -127,7 +127,7 @@ fn missing_tools() {
 fn a_full_disk() {
     let ground = Ground::new();
     ground.done(&["lock"]);
-    edit(&ground.image().join("image.lock"), "installed-size = ", "installed-size = 900000");
+    edit(&ground.image().join("image.lock"), "installed-size = ", "installed-size = 9000000000");
     let sandbox = &ground.sandbox;
     let script = "mount -t tmpfs -o size=64m tmpfs \"$IMGBUILD_STORE\" && exec \"$0\" build --quiet \"$@\"";
     let mut command = Command::new("unshare");
