@@ -241,7 +241,8 @@ fn one(shell: &Shell, ours: Ours, level: u8, disk: &Path, target: &Path) -> Resu
     match ours {
         Ours::Ova => {
             let root = shell.current_dir();
-            let context = Context::of_store(Project::find(Some(&root))?, Store::open(&Store::default_root())?)?;
+            let context =
+                Context::of_store(Project::find(Some(&root))?, Store::open(&Store::default_root())?)?;
             let set = [format!("export.level={level}")];
             let recipe = Recipe::load(&context.project.image("demo")?, None, &set)?;
             export::ova::write(&recipe, "bench", &[Content::of(disk)?], 0, target, &context)?;

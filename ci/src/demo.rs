@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use imgbuild::qemu::accel::Accelerator;
-use imgbuild::qemu::{Firmware, Machine, MachineOptions, Net, Verdict};
+use imgbuild::qemu::{Devices, Firmware, Machine, MachineOptions, Net, Verdict};
 use imgbuild::store::Store;
 use testkit::client::Request;
 use testkit::lab::{self, INSTANCE_V6, Lab, OUTSIDE_V6};
@@ -58,13 +58,15 @@ pub fn boot(shell: &Shell, keep: bool) -> Result<()> {
         config.extend(["\n[ssh]\nauthorized-keys = [\"", public.trim(), "\"]\n"]);
     }
     let disks = image::find(shell)?;
-    let accelerator = Accelerator::prove(&disks.system, &Store::default_root())?;
+    let system = disks.system.into();
+    let accelerator = Accelerator::prove(&system, &Store::default_root())?;
     say::line(&format!("processor: {}", accelerator.name()));
     let options = MachineOptions {
         name: "demo".to_owned(),
         accelerator,
-        system: disks.system,
-        data: Some(disks.data),
+        system,
+        data: Some(disks.data.into()),
+        devices: Devices::Virtio,
         overlay: true,
         firmware: Firmware::Bios,
         cpus: 2,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use imgbuild::qemu::accel::Accelerator;
-use imgbuild::qemu::{Firmware, Machine, MachineOptions, Net, Verdict};
+use imgbuild::qemu::medium;
+use imgbuild::qemu::{Devices, Firmware, Machine, MachineOptions, Net, Verdict};
 use imgbuild::store::Store;
 use testkit::config_volume;
 use testkit::lab::{self, INSTANCE_V4, INSTANCE_V6, Lab};
@@ -15,7 +16,9 @@ use crate::site::{DOMAIN, Site, folder};
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 pub fn turns_green(site: &mut Site) -> Result<()> {
-    let disks = site.disks()?.clone();
+    // Out of the OVA itself, on the devices that it asks vSphere for.
+    let mut disks = medium::of_ova(site.ova()?)?.into_iter();
+    let system = disks.next().context("the OVA has no disk")?;
     let folder = folder();
     if folder.exists() {
         fs_err::remove_dir_all(&folder)?;
@@ -26,9 +29,10 @@ pub fn turns_green(site: &mut Site) -> Result<()> {
     config_volume::write(&volume, &lab.config_toml())?;
     let options = MachineOptions {
         name: "vm-tests".to_owned(),
-        accelerator: Accelerator::prove(&disks.system, &Store::default_root())?,
-        system: disks.system,
-        data: Some(disks.data),
+        accelerator: Accelerator::prove(&system, &Store::default_root())?,
+        system,
+        data: disks.next(),
+        devices: Devices::Vmware,
         overlay: true,
         firmware: Firmware::Bios,
         cpus: 2,

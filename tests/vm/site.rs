@@ -20,7 +20,7 @@ pub const IMGBUILD: &str = env!("CARGO_BIN_EXE_imgbuild");
 pub struct Site {
     /// Made by the first check.
     pub disks: Option<Disks>,
-    /// The OVA of it, in a folder that goes with it; made by one check, used up by the next.
+    /// The OVA of it, in a folder that goes with it.
     pub package: Option<(tempfile::TempDir, PathBuf)>,
     /// The second image, made after the first machine is off.
     pub stand_in: Option<StandIn>,
@@ -48,6 +48,11 @@ pub struct Visitor {
 impl Site {
     pub fn disks(&self) -> Result<&Disks> {
         self.disks.as_ref().context("there is no image: its build did not succeed")
+    }
+
+    pub fn ova(&self) -> Result<&Path> {
+        let (_, ova) = self.package.as_ref().context("there is no OVA: its build did not succeed")?;
+        Ok(ova)
     }
 
     pub fn stand_in(&mut self) -> Result<&mut StandIn> {

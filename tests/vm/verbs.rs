@@ -45,8 +45,7 @@ pub fn ova_and_raw_are_the_same_disk(site: &mut Site) -> Result<()> {
 
 /// The package with its whole disks, as a client of vSphere sends it; its descriptor alone has a test of its own.
 pub fn ova_is_imported(site: &mut Site) -> Result<()> {
-    let (_folder, ova) = site.package.take().context("there is no OVA: its build did not succeed")?;
-    let machine = vsphere::import(&ova, None, Path::new(env!("CARGO_TARGET_TMPDIR")))?;
+    let machine = vsphere::import(site.ova()?, None, Path::new(env!("CARGO_TARGET_TMPDIR")))?;
     for (key, wanted) in [
         ("guest_id", json!("debian10_64Guest")),
         ("version", json!("vmx-13")),

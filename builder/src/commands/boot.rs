@@ -17,7 +17,8 @@ use crate::cli::{Boot, Global};
 use crate::context::Context;
 use crate::error::Fault;
 use crate::qemu::accel::Accelerator;
-use crate::qemu::{Machine, MachineOptions, Net};
+use crate::qemu::medium::{self, Medium};
+use crate::qemu::{Devices, Machine, MachineOptions, Net};
 use crate::tools;
 use crate::view::Kind;
 
@@ -87,26 +88,16 @@ pub(super) struct Running {
 
 pub(super) fn start(options: &Boot, config: Option<&str>, context: &Context) -> Result<Running> {
     tools::require(&["qemu-system-x86_64", "qemu-img"])?;
-    let kind = crate::view::kind(&options.disk)?;
-    if kind == Kind::Ova {
-        let message = format!("`{}` is a package, not a disk", options.disk.display());
-        return Err(Fault::user(message)
-            .hint("boot the qcow2 of the same build: build --format qcow2")
-            .into());
-    }
-    crate::view::refuse_references(&options.disk, kind)?;
-    let data = match &options.data {
-        Some(path) => Some(path.clone()),
-        None => data_disk_beside(&options.disk),
-    };
-    let accelerator = Accelerator::prove(&options.disk, context.store.root())?;
+    let (system, data, devices) = media(options)?;
+    let accelerator = Accelerator::prove(&system, context.store.root())?;
     let folder = tempfile::Builder::new().prefix("imgbuild-boot-").tempdir()?;
     let (http, https, ssh) = (free_port()?, free_port()?, free_port()?);
     let machine = Machine::start(
         &MachineOptions {
             name: "appliance".to_owned(),
-            system: options.disk.clone(),
+            system,
             data,
+            devices,
             overlay: !options.write,
             firmware: options.firmware,
             cpus: options.cpus,
@@ -124,6 +115,27 @@ pub(super) fn start(options: &Boot, config: Option<&str>, context: &Context) -> 
         folder.path(),
     )?;
     Ok(Running { machine, accelerator, http, https, ssh, _folder: folder })
+}
+
+/// The disks that the file stands for, and how they hang in the machine: an OVA brings both, and asks for VMware's devices.
+fn media(options: &Boot) -> Result<(Medium, Option<Medium>, Devices)> {
+    let path = &options.disk;
+    let kind = crate::view::kind(path)?;
+    crate::view::refuse_references(path, kind)?;
+    let given = options.data.clone().map(Medium::from);
+    if kind != Kind::Ova {
+        let beside = || data_disk_beside(path).map(Medium::from);
+        return Ok((path.clone().into(), given.or_else(beside), Devices::Virtio));
+    }
+    if options.write {
+        let message = format!("--write: `{}` is a package, whose disks cannot be written to", path.display());
+        return Err(Fault::user(message)
+            .hint("boot the qcow2 of the same build, or leave --write out")
+            .into());
+    }
+    let mut disks = medium::of_ova(path)?.into_iter();
+    let system = disks.next().ok_or_else(|| Fault::user(format!("`{}` holds no disk", path.display())))?;
+    Ok((system, given.or_else(|| disks.next()), Devices::Vmware))
 }
 
 /// `x-data.qcow2` beside `x.qcow2`.

@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::Result;
 use fs_err as fs;
 
-use super::{Firmware, Machine, MachineOptions, Net};
+use super::medium::Medium;
+use super::{Devices, Firmware, Machine, MachineOptions, Net};
 
 /// What runs the guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +44,7 @@ impl Accelerator {
     }
 
     /// KVM when a trial of this system disk comes up in it, else TCG. `store` keeps the answer.
-    pub fn prove(system: &Path, store: &Path) -> Result<Self> {
+    pub fn prove(system: &Medium, store: &Path) -> Result<Self> {
         if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
             return Ok(Accelerator::Tcg);
         }
@@ -63,11 +64,12 @@ fn answer_path(store: &Path) -> Result<PathBuf> {
     Ok(store.join("kvm").join(boot.trim()))
 }
 
-fn trial(system: &Path, folder: &Path) -> Result<()> {
+fn trial(system: &Medium, folder: &Path) -> Result<()> {
     let options = MachineOptions {
         name: "kvm-trial".to_owned(),
-        system: system.to_owned(),
+        system: system.clone(),
         data: None,
+        devices: Devices::Virtio,
         overlay: true,
         firmware: Firmware::Bios,
         cpus: 2,

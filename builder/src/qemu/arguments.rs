@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use fs_err as fs;
 
-use super::{Firmware, MachineOptions, Net, format_of};
+use super::medium::Medium;
+use super::{Devices, Firmware, MachineOptions, Net};
 use crate::exec::{Log, Run};
 
 const OVMF_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
@@ -22,24 +23,22 @@ pub struct Disks {
 
 /// Makes overlays and a copy of UEFI's variables as far as they are wanted and not there.
 pub fn disks(options: &MachineOptions, folder: &Path, log: &Log) -> Result<Disks> {
-    let prepare = |path: &Path, name: &str| -> Result<(PathBuf, &'static str)> {
-        let format = format_of(path);
-        if !options.overlay {
-            return Ok((path.to_owned(), format));
+    let prepare = |medium: &Medium, name: &str| -> Result<(PathBuf, &'static str)> {
+        let format = medium.format();
+        if !options.overlay && medium.part.is_none() {
+            return Ok((medium.path.clone(), format));
         }
         let overlay = folder.join(format!("{name}.qcow2"));
         if !overlay.exists() {
-            let backing = fs::canonicalize(path)?;
             Run::new(log, "qemu-img")
-                .args(["create", "-q", "-f", "qcow2", "-F", format, "-b"])
-                .arg(backing)
+                .args(["create", "-q", "-f", "qcow2", "-F", format, "-b", &medium.name()?])
                 .arg(&overlay)
                 .run()?;
         }
         Ok((overlay, "qcow2"))
     };
     let system = prepare(&options.system, "system")?;
-    let data = options.data.as_deref().map(|path| prepare(path, "data")).transpose()?;
+    let data = options.data.as_ref().map(|medium| prepare(medium, "data")).transpose()?;
     let variables = match options.firmware {
         Firmware::Bios => None,
         Firmware::Uefi => {
@@ -91,24 +90,28 @@ pub fn arguments(
         "-device",
         "virtio-rng-pci,addr=0x9",
     ]);
-    let mut disk = |id: &str, (path, format): &(PathBuf, &str), address: u8, more: &str| {
+    if options.devices == Devices::Vmware {
+        add(&["-device", "pvscsi,id=scsi,addr=0x5"]);
+    }
+    let mut disk = |id: &str, (path, format): &(PathBuf, &str), place: u8, devices: Devices, more: &str| {
         let drive = format!(
             "if=none,id={id},format={format},file={},cache=writeback,discard=unmap{more}",
             escape(path)
         );
-        add(&[
-            "-drive",
-            &drive,
-            "-device",
-            &format!("virtio-blk-pci,drive={id},serial={id},addr=0x{address:x}"),
-        ]);
+        let device = match devices {
+            Devices::Virtio => format!("virtio-blk-pci,drive={id},serial={id},addr=0x{:x}", 5 + place),
+            // vSphere's disks have no serial number that a guest sees.
+            Devices::Vmware => format!("scsi-hd,bus=scsi.0,drive={id},scsi-id={place}"),
+        };
+        add(&["-drive", &drive, "-device", &device]);
     };
-    disk("system", &disks.system, 5, "");
+    disk("system", &disks.system, 0, options.devices, "");
     if let Some(data) = &disks.data {
-        disk("data", data, 6, "");
+        disk("data", data, 1, options.devices, "");
     }
     if let Some(volume) = &options.volume {
-        disk("volume", &(volume.clone(), format_of(volume)), 7, ",readonly=on");
+        let medium = Medium::from(volume.clone());
+        disk("volume", &(medium.path.clone(), medium.format()), 2, Devices::Virtio, ",readonly=on");
     }
     match &options.net {
         Net::None => {}
@@ -124,7 +127,11 @@ pub fn arguments(
         }
     }
     if options.net != Net::None {
-        add(&["-device", &format!("virtio-net-pci,netdev=net,mac={},addr=0x3", options.mac)]);
+        let card = match options.devices {
+            Devices::Virtio => "virtio-net-pci",
+            Devices::Vmware => "vmxnet3",
+        };
+        add(&["-device", &format!("{card},netdev=net,mac={},addr=0x3", options.mac)]);
     }
     for (index, (name, content)) in options.fw_cfg.iter().enumerate() {
         let file = folder.join(format!("fw-cfg-{index}"));

@@ -6,6 +6,7 @@ pub mod accel;
 
 mod agent;
 mod arguments;
+pub mod medium;
 mod qmp;
 pub mod record;
 mod serial;
@@ -22,8 +23,8 @@ pub use serial::{Verdict, VerdictReport};
 
 use crate::error::Fault;
 use crate::exec::{Log, Run};
-use crate::view::{Kind, kind};
 use accel::Accelerator;
+use medium::Medium;
 use qmp::Qmp;
 
 /// How long QEMU may take to open its sockets, in seconds.
@@ -64,10 +65,12 @@ pub enum Net {
 pub struct MachineOptions {
     /// Name in QEMU's window and logs.
     pub name: String,
-    /// System disk: raw or qcow2.
-    pub system: PathBuf,
+    /// System disk.
+    pub system: Medium,
     /// Data disk.
-    pub data: Option<PathBuf>,
+    pub data: Option<Medium>,
+    /// What disks and network card are to the guest.
+    pub devices: Devices,
     /// Write into overlays in the work folder instead of the disks.
     pub overlay: bool,
     /// What starts the guest.
@@ -88,6 +91,15 @@ pub struct MachineOptions {
     pub resume: Option<String>,
     /// KVM or TCG.
     pub accelerator: Accelerator,
+}
+
+/// What disks and network card are to the guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Devices {
+    /// KVM's own.
+    Virtio,
+    /// What an OVA asks vSphere for: PVSCSI and VMXNET3.
+    Vmware,
 }
 
 /// A running guest.
@@ -320,18 +332,5 @@ fn wait_for_qmp(socket: &Path, child: &mut Child) -> Result<Qmp> {
             bail!("it ended with {status}");
         }
         std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
-/// QEMU's name of a disk's format; a data disk without any content is raw.
-fn format_of(path: &Path) -> &'static str {
-    // A guest that may write to a raw disk could make it look like another format that names files of the host.
-    if path.extension().is_some_and(|extension| extension == "raw") {
-        return "raw";
-    }
-    match kind(path) {
-        Ok(Kind::Qcow2) => "qcow2",
-        Ok(Kind::Vmdk) => "vmdk",
-        _ => "raw",
     }
 }

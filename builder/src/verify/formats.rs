@@ -4,9 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::package::{self, Extent};
+use super::package;
 use crate::context::Context;
 use crate::exec::Run;
+use crate::qemu::medium::part_of;
 
 /// An OVA: its members as GNU tar lists them, and its disks against their sources, in place.
 pub fn package(path: &Path, sources: &[&Path], context: &Context) -> Result<Vec<String>> {
@@ -22,7 +23,7 @@ pub fn package(path: &Path, sources: &[&Path], context: &Context) -> Result<Vec<
     }
     for (disk, source) in disks.iter().zip(sources) {
         let within = Run::new(&context.log, "qemu-img").args(["compare", "-q", "-f", "vmdk", "-F", "raw"]);
-        run(within.arg(in_place(path, disk)).arg(source), &mut wrong);
+        run(within.arg(part_of(path, disk.offset, disk.length)).arg(source), &mut wrong);
     }
     Ok(wrong)
 }
@@ -31,14 +32,6 @@ pub fn package(path: &Path, sources: &[&Path], context: &Context) -> Result<Vec<
 pub fn compare(path: &Path, format: &str, source: &Path, context: &Context, wrong: &mut Vec<String>) {
     let whole = Run::new(&context.log, "qemu-img").args(["compare", "-q", "-f", format, "-F", "raw"]);
     run(whole.arg(path).arg(source), wrong);
-}
-
-/// A part of a file, as qemu-img names it.
-fn in_place(path: &Path, disk: &Extent) -> String {
-    let file = serde_json::json!({ "driver": "file", "filename": path.display().to_string() });
-    let part =
-        serde_json::json!({ "driver": "raw", "offset": disk.offset, "size": disk.length, "file": file });
-    format!("json:{}", serde_json::json!({ "driver": "vmdk", "file": part }))
 }
 
 fn run(command: Run<'_>, wrong: &mut Vec<String>) {

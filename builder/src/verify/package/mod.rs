@@ -33,15 +33,15 @@ use self::archive::Member;
 use self::descriptor::Described;
 use self::section::Section;
 use crate::context::Context;
-use crate::exec::Run;
+use crate::formats;
+use crate::formats::disk::ReadDisk;
+use crate::formats::part::Part;
 use crate::view::Kind;
 
 pub use self::rules::{OVA, QCOW2, VMDK};
 
 /// Findings of one rule that are kept; of the others only their number.
 const KEPT: usize = 8;
-/// Bytes of a disk's beginning that say what it is.
-const HEAD: u64 = 1 << 16;
 
 /// How bad it is to break a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -212,22 +212,23 @@ pub fn examine(path: &Path, kind: Kind, context: &Context) -> Result<Examined> {
         Kind::Vmdk => VMDK.to_vec(),
         Kind::Qcow2 => QCOW2.to_vec(),
     });
-    let head = match kind {
+    let part = Part::whole(fs::File::open(path)?)?;
+    let disk = match kind {
         // A raw disk is imgbuild's to judge: it has nothing but content.
         Kind::Raw => return Ok(Examined { verdicts: Vec::new(), content: Ok(()) }),
-        Kind::Ova => ova(&whole, &mut report)?,
+        Kind::Ova => ova(&whole, &part, &mut report)?,
         Kind::Vmdk => {
-            let disk = stream::check(&whole, "", false, &mut report)?;
-            disk.and_then(|disk| disk.head.map(|head| (head, disk.capacity)))
+            stream::check(&whole, "", false, &mut report)?;
+            formats::vmdk::read::open(part).ok()
         }
         Kind::Qcow2 => {
             qcow2::check(&whole, path, context, &mut report)?;
-            if report.breaks_any(rules::UNREADABLE) { None } else { head_of_qcow2(path, &whole, context)? }
+            formats::qcow2::read::open(part).ok()
         }
     };
     let judged = if report.breaks_any(rules::UNREADABLE) {
         Err("a broken rule keeps the disk from being read".to_owned())
-    } else if head.is_some_and(|(head, size)| boot::is_ours(&head, size)) {
+    } else if disk.is_some_and(|mut disk| boot::is_ours(disk.as_mut())) {
         Ok(())
     } else {
         Err("the disk has no root partition as imgbuild makes it; for such a disk the rules are the whole answer".to_owned())
@@ -244,8 +245,8 @@ pub fn disks_of(path: &Path) -> Result<Vec<Extent>> {
     Ok(disks.map(|member| Extent { name: member.name, offset: member.offset, length: member.size }).collect())
 }
 
-/// The rules of an OVA and of its disks; answers the first disk's beginning and size.
-fn ova(whole: &Section<'_>, report: &mut Report) -> Result<Option<(Vec<u8>, u64)>> {
+/// The rules of an OVA and of its disks; answers the first disk. `part` is the same file.
+fn ova(whole: &Section<'_>, part: &Part, report: &mut Report) -> Result<Option<Box<dyn ReadDisk>>> {
     let members = archive::read(whole, report)?;
     manifest::check(whole, &members, report)?;
     let described = describe(whole, &members, report)?;
@@ -255,17 +256,19 @@ fn ova(whole: &Section<'_>, report: &mut Report) -> Result<Option<(Vec<u8>, u64)
     for (index, disk) in uses.iter().enumerate() {
         let Some(content) = whole.part(disk.member.offset, disk.member.size) else { continue };
         let label = format!("`{}`: ", shown(&disk.member.name));
-        let Some(found) = stream::check(&content, &label, disk.ide, report)? else { continue };
-        if let Some(capacity) = disk.capacity.filter(|capacity| *capacity < found.capacity) {
-            let message =
-                format!("{label}the descriptor gives it {capacity} bytes, and it has {}", found.capacity);
+        let Some(size) = stream::check(&content, &label, disk.ide, report)? else { continue };
+        if let Some(capacity) = disk.capacity.filter(|capacity| *capacity < size) {
+            let message = format!("{label}the descriptor gives it {capacity} bytes, and it has {size}");
             report.breaks(&rules::CAPACITY, message);
         }
-        if let Some(head) = found.head {
-            boots.extend(boot::boots(&head, found.capacity));
-            if index == 0 {
-                first = Some((head, found.capacity));
-            }
+        let name = disk.member.name.clone();
+        let opened =
+            part.within(disk.member.offset, disk.member.size, name).and_then(formats::vmdk::read::open);
+        // Why it cannot be read, the rules have said.
+        let Ok(mut opened) = opened else { continue };
+        boots.extend(boot::boots(opened.as_mut()));
+        if index == 0 {
+            first = Some(opened);
         }
     }
     if let Some(described) = described {
@@ -321,26 +324,6 @@ fn firmware(stated: Option<&str>, boots: &[boot::Boots], report: &mut Report) {
             format!("the firmware is `{}`, and no disk has {lacks}", stated.unwrap_or("bios")),
         );
     }
-}
-
-/// The beginning of a qcow2 that refers to nothing else.
-fn head_of_qcow2(path: &Path, whole: &Section<'_>, context: &Context) -> Result<Option<(Vec<u8>, u64)>> {
-    let size =
-        whole.bytes(24, 8)?.map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap_or_default()));
-    let scratch = context.store.scratch()?;
-    let target = scratch.path().join("head.raw");
-    let operand = |name: &str, path: &Path| {
-        let mut text = std::ffi::OsString::from(name);
-        text.push(path);
-        text
-    };
-    Run::new(&context.log, "qemu-img")
-        .args(["dd", "-f", "qcow2", "-O", "raw", "count=1"])
-        .arg(format!("bs={HEAD}"))
-        .arg(operand("if=", path))
-        .arg(operand("of=", &target))
-        .run()?;
-    Ok(Some((fs::read(&target)?, size)))
 }
 
 /// A stranger's text as it may stand in a message: short, and nothing that moves the cursor.

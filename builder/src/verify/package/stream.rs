@@ -18,17 +18,8 @@ const LARGEST: u64 = 62 << 31;
 /// Largest grain that is inflated, in sectors.
 const LARGEST_GRAIN: u64 = 2048;
 
-/// What the rules of the package need to know of a disk.
-#[derive(Debug)]
-pub(super) struct Disk {
-    /// Its size in bytes.
-    pub(super) capacity: u64,
-    /// Its beginning, where that holds anything: one grain.
-    pub(super) head: Option<Vec<u8>>,
-}
-
-/// Applies every rule of a disk. `label` goes before each finding; `ide` says that it hangs on a controller for IDE disks.
-pub(super) fn check(file: &Section<'_>, label: &str, ide: bool, report: &mut Report) -> Result<Option<Disk>> {
+/// Applies every rule of a disk and answers its size in bytes; `None` when it cannot be walked. `label` goes before each finding; `ide` says that it hangs on a controller for IDE disks.
+pub(super) fn check(file: &Section<'_>, label: &str, ide: bool, report: &mut Report) -> Result<Option<u64>> {
     report.check(&rules::VMDK_HEADER);
     let Some(header) = file.sector(0)?.and_then(|sector| Header::parse(&sector)) else {
         let message = "it does not begin with the header of a sparse VMDK";
@@ -42,7 +33,6 @@ pub(super) fn check(file: &Section<'_>, label: &str, ide: bool, report: &mut Rep
         report.breaks(&rules::VMDK_REDUNDANT, format!("{label}it has a second directory"));
     }
     embedded(file, &header, label, ide, report)?;
-    let mut disk = Disk { capacity: header.capacity.saturating_mul(SECTOR), head: None };
     if !readable {
         report.skip(&[rules::VMDK_GRAINS, rules::VMDK_TABLES, rules::VMDK_FOOTER, rules::VMDK_END]);
         return Ok(None);
@@ -59,11 +49,10 @@ pub(super) fn check(file: &Section<'_>, label: &str, ide: bool, report: &mut Rep
         footer: false,
         inflated: vec![0; bytes(header.grain_sectors)],
         decompressor: libdeflater::Decompressor::new(),
-        head: &mut disk.head,
         header: &header,
     };
     walk.run()?;
-    Ok(Some(disk))
+    Ok(Some(header.capacity.saturating_mul(SECTOR)))
 }
 
 /// Answers whether the rest can be followed.
@@ -130,7 +119,6 @@ struct Walk<'w, 's> {
     footer: bool,
     inflated: Vec<u8>,
     decompressor: libdeflater::Decompressor,
-    head: &'w mut Option<Vec<u8>>,
 }
 
 impl Walk<'_, '_> {
@@ -222,11 +210,7 @@ impl Walk<'_, '_> {
         let wanted = (self.header.capacity - sector).min(grain);
         match self.decompressor.zlib_decompress(&packed, &mut self.inflated) {
             // A last grain beyond the disk's end may be whole or cut.
-            Ok(count) if count == self.inflated.len() || count == bytes(wanted) => {
-                if sector == 0 {
-                    *self.head = Some(self.inflated[..count].to_vec());
-                }
-            }
+            Ok(count) if count == self.inflated.len() || count == bytes(wanted) => {}
             Ok(count) => self.wrong(&rules::VMDK_GRAINS, format!("{place} inflates to {count} bytes")),
             Err(error) => self.wrong(&rules::VMDK_GRAINS, format!("{place} does not inflate: {error}")),
         }

@@ -4,6 +4,7 @@ use std::io::Write as _;
 
 use super::section::Section;
 use super::{OVA, Outcome, Report, VMDK, Verdict};
+use crate::formats::part::Part;
 use crate::formats::vmdk::header::{Announced, GRAIN, GRAIN_SECTORS, Header, SECTOR, marker};
 
 /// Sectors of the disk: two tables, the second with a cut last grain.
@@ -206,7 +207,10 @@ pub(super) fn tar_header(name: &str, size: u64, kind: u8) -> [u8; 512] {
 pub(super) fn examine_ova(bytes: &[u8]) -> Vec<Verdict> {
     let length = bytes.len() as u64;
     let mut report = Report::new([OVA, VMDK].concat());
-    super::ova(&Section::new(&bytes, length), &mut report).unwrap();
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes).unwrap();
+    let part = Part::whole(fs_err::File::open(file.path()).unwrap()).unwrap();
+    super::ova(&Section::new(&bytes, length), &part, &mut report).unwrap();
     report.verdicts()
 }
 
