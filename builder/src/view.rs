@@ -18,7 +18,7 @@ use crate::disk::gpt::{self, Partition, ROOT_X86_64};
 use crate::error::Fault;
 use crate::formats::disk::{Raw, ReadDisk, to_raw};
 use crate::formats::part::Part;
-use crate::formats::{qcow2, tar, vmdk};
+use crate::formats::{qcow2, tar, vhd, vmdk};
 use crate::store::{Scratch, Store};
 
 /// Folders in folders that are followed.
@@ -30,7 +30,7 @@ const TEXT_LIMIT: u64 = 64 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// A disk with a partition table.
+    /// A disk with a partition table; also a fixed VHD.
     Raw,
     /// QEMU's format.
     Qcow2,
@@ -175,7 +175,7 @@ pub fn disk(path: &Path) -> Result<(Kind, Box<dyn ReadDisk>)> {
     let kind = kind(path)?;
     let part = Part::whole(fs::File::open(path)?)?;
     let disk = match kind {
-        Kind::Raw => Box::new(Raw::open(part)?),
+        Kind::Raw => Box::new(Raw::open(vhd::without_footer(part)?)?),
         Kind::Qcow2 => qcow2::read::open(part)?,
         Kind::Vmdk => vmdk::read::open(part)?,
         Kind::Ova => {

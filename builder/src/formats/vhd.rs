@@ -9,7 +9,10 @@ use anyhow::{Result, ensure};
 use fs_err as fs;
 
 use super::Identity;
+use super::part::Part;
 
+/// A footer's first bytes.
+const COOKIE: &[u8; 8] = b"conectix";
 /// Bytes of a sector.
 const SECTOR: u64 = 512;
 /// Largest disk that the format has, in bytes: 2040 GiB.
@@ -27,13 +30,21 @@ pub fn close(file: &fs::File, size: u64, identity: Identity, epoch: u64) -> Resu
     Ok(())
 }
 
+/// The disk in a file that may be a fixed VHD: the file without its footer, or as it is.
+pub fn without_footer(part: Part) -> Result<Part> {
+    let Some(size) = part.length().checked_sub(SECTOR) else { return Ok(part) };
+    let mut cookie = [0; COOKIE.len()];
+    part.read(size, &mut cookie)?;
+    if cookie == *COOKIE { part.within(0, size, part.name().to_owned()) } else { Ok(part) }
+}
+
 fn footer(size: u64, identity: Identity, epoch: u64) -> [u8; 512] {
     /// Seconds from 1970 to 2000, when the format's clock begins.
     const CLOCK: u64 = 946_684_800;
     let (cylinders, heads, sectors) = geometry(size / SECTOR);
     let mut bytes = [0; 512];
     let mut put = |at: usize, value: &[u8]| bytes[at..at + value.len()].copy_from_slice(value);
-    put(0, b"conectix");
+    put(0, COOKIE);
     put(8, &2_u32.to_be_bytes());
     put(12, &0x0001_0000_u32.to_be_bytes());
     // A fixed disk has no other header: all ones.

@@ -6,6 +6,7 @@ use fs_err as fs;
 use proptest::prelude::*;
 
 use super::Identity;
+use super::disk::Raw;
 use super::qcow2::write::{Method, write as write_qcow2};
 use super::testing::{Images, bytes, open, part, stream};
 use super::tests::disk;
@@ -44,6 +45,8 @@ proptest! {
         let file = fs::OpenOptions::new().read(true).write(true).open(images.path("image")).unwrap();
         super::vhd::close(&file, size, Identity::of(&file, size).unwrap(), 0).unwrap();
         images.qemu_img("compare -q -f vpc -F raw image disk.raw");
+        let disk = super::vhd::without_footer(part(&images.path("image")).unwrap()).unwrap();
+        prop_assert!(bytes(&mut Raw::open(disk).unwrap()).unwrap().starts_with(&wanted));
     }
 }
 
