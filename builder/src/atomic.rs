@@ -110,9 +110,8 @@ mod tests {
         names
     }
 
-    /// Not a test: the process that `what_a_killed_run_left_is_swept` kills.
+    /// The process that `what_a_killed_run_left_is_swept` starts and kills; without its folder there is nothing to do.
     #[test]
-    #[ignore = "started by another test"]
     fn holder() {
         let Some(folder) = std::env::var_os(FOLDER) else { return };
         let mut temp = temp_beside(&Path::new(&folder).join("disk.raw")).unwrap();
@@ -131,7 +130,7 @@ mod tests {
         let kept = names(folder.path());
         let log = Log::create(&logs.path().join("log")).unwrap();
         let mut child = Run::new(&log, std::env::current_exe().unwrap())
-            .args(["--exact", "atomic::tests::holder", "--ignored"])
+            .args(["--exact", "atomic::tests::holder"])
             .env(FOLDER, folder.path())
             .start(&fs::File::create(logs.path().join("output")).unwrap())
             .unwrap();

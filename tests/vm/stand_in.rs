@@ -44,7 +44,6 @@ const CHANGED: &[(&str, &str)] = &[
     ("/etc/postgresql/15/main/pg_ident.conf", "replaced by overlays/postgresql-debian"),
     ("/etc/postgresql/15/main/postgresql.conf", "replaced by overlays/postgresql-debian"),
     ("/etc/postgresql/15/main/start.conf", "replaced by overlays/postgresql-debian"),
-    ("/etc/ssl/certs/ssl-cert-snakeoil.pem", "of one machine, left out"),
     ("/proc", "mounted while this looks"),
     ("/run", "mounted while this looks"),
 ];

@@ -103,6 +103,8 @@ pub fn arguments(
             // vSphere's disks have no serial number that a guest sees.
             Devices::Vmware => format!("scsi-hd,bus=scsi.0,drive={id},scsi-id={place}"),
         };
+        // SeaBIOS tries the first disk alone, and without an order it takes a volume on virtio for the first.
+        let device = format!("{device},bootindex={place}");
         add(&["-drive", &drive, "-device", &device]);
     };
     disk("system", &disks.system, 0, options.devices, "");

@@ -29,6 +29,8 @@ use qmp::Qmp;
 
 /// How long QEMU may take to open its sockets, in seconds.
 const START_LIMIT: Duration = Duration::from_secs(30);
+/// How long a machine may say nothing at all: firmware and boot loader write within seconds, even under emulation.
+const SILENCE: Duration = Duration::from_secs(180);
 /// Lines of the serial console that an error shows.
 const TAIL: usize = 50;
 
@@ -192,6 +194,12 @@ impl Machine {
             }
             if let Some(status) = self.child.try_wait()? {
                 bail!("QEMU ended with {status} before the verdict{}", self.evidence());
+            }
+            if text.is_empty() && start.elapsed() > SILENCE {
+                bail!(
+                    "nothing on the serial console within {} s: the firmware finds no disk to boot from",
+                    SILENCE.as_secs()
+                );
             }
             if start.elapsed() > limit {
                 let last = seen.map_or_else(
