@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use fs_err as fs;
 
 use crate::context::Context;
@@ -60,9 +60,15 @@ pub fn build(context: &Context) -> Result<(Appliance, bool)> {
     let key = Key::of("appliance", STAGE_VERSION, &digest.iter().map(String::as_str).collect::<Vec<_>>());
     let (folder, cached) = context.store.get_or_make("appliance-v1", &key, |folder| {
         let target = context.store.root().join("cargo-target");
+        // cargo's own lock ends with cargo: until the copy is made, another project must not build over it.
+        fs::create_dir_all(&target)?;
+        let lock = fs::File::create(target.join("imgbuild.lock"))?;
+        rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive)
+            .context("locking cargo's folder")?;
         zigbuild(context, &target)?;
         let built = target.join(TARGET).join("release/appliance");
         check(&built)?;
+        refuse_paths(&built, &[&cargo_home(), root])?;
         fs::copy(&built, folder.join("appliance"))?;
         Ok(())
     })?;
@@ -142,6 +148,22 @@ fn check(path: &Path) -> Result<()> {
     }
 }
 
+/// Refuses a program that names folders of the build host: another host would build another one, and strangers would read them.
+fn refuse_paths(program: &Path, folders: &[&Path]) -> Result<()> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let bytes = fs::read(program)?;
+    for folder in folders {
+        let text = folder.as_os_str().as_bytes();
+        anyhow::ensure!(
+            text.len() < 2 || !bytes.windows(text.len()).any(|window| window == text),
+            "`{}` names `{}`, a folder of this host",
+            program.display(),
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
 /// The newest `GLIBC_x.y` that a program names.
 pub fn newest_glibc(bytes: &[u8]) -> Option<(u32, u32)> {
     const MARK: &[u8] = b"GLIBC_";
@@ -179,6 +201,11 @@ mod tests {
     fn no_folder_of_the_builder_gets_into_the_binary() {
         let flag = remapped(Path::new("/home/my own/.cargo"));
         assert_eq!(flag, "--remap-path-prefix=/home/my own/.cargo=/cargo");
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("program");
+        fs::write(&program, b"\x7fELF /home/my own/.cargo/registry").unwrap();
+        assert!(refuse_paths(&program, &[Path::new("/home/other")]).is_ok());
+        assert!(refuse_paths(&program, &[Path::new("/home/my own/.cargo")]).is_err());
     }
 
     #[test]

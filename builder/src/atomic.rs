@@ -13,13 +13,20 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use tempfile::NamedTempFile;
 
+use crate::error::Fault;
+
 /// Names of temp files begin with this.
 const PREFIX: &str = ".imgbuild-";
 /// And end with this.
 const SUFFIX: &str = ".part";
 
-/// Replaces a file's content; mode 0644 less the umask.
+/// Replaces a file's content; mode 0644. What is there and no file, such as `/dev/null`, is refused.
 pub fn write(path: &Path, content: &[u8]) -> Result<()> {
+    if fs::metadata(path).is_ok_and(|meta| !meta.is_file()) {
+        return Err(Fault::user(format!("`{}` is no regular file", path.display()))
+            .hint("name a file, or one that does not exist yet")
+            .into());
+    }
     fs::create_dir_all(folder_of(path))?;
     let mut temp = temp_beside(path)?;
     temp.write_all(content).with_context(|| format!("writing `{}`", path.display()))?;
@@ -42,6 +49,7 @@ pub fn publish(temp: NamedTempFile, path: &Path) -> Result<()> {
 /// An empty file in the folder of `path`, this process' own until it is published or dropped.
 pub fn temp_beside(path: &Path) -> Result<NamedTempFile> {
     let folder = folder_of(path);
+    sweep(folder)?;
     loop {
         let temp = tempfile::Builder::new()
             .prefix(PREFIX)

@@ -212,7 +212,7 @@ impl<'a> Fetcher<'a> {
         let mut reader = self.open(url)?.take(limit + 1);
         fs::create_dir_all(folder).map_err(|error| file(&error))?;
         // In the folder that a dead run is swept from, on the store's own file system.
-        let scratch = self.context.store.scratch().map_err(|error| file(&format!("{error:#}")))?;
+        let scratch = self.context.store.scratch_for(KIND).map_err(|error| file(&format!("{error:#}")))?;
         let temp = scratch.path().join("download");
         let mut output = fs::File::create(&temp).map_err(|error| file(&error))?;
         let mut hash = Sha256::new();
@@ -311,8 +311,7 @@ pub fn adopt(context: &Context, file: &Path) -> Result<PathBuf> {
     let folder = context.store.root().join(KIND);
     let path = folder.join(&sha256);
     if !path.is_file() {
-        fs::create_dir_all(&folder)?;
-        let scratch = context.store.scratch()?;
+        let scratch = context.store.scratch_for(KIND)?;
         let temp = scratch.path().join("copy");
         fs::copy(file, &temp)?;
         fs::File::open(&temp)?.sync_all()?;
@@ -322,6 +321,19 @@ pub fn adopt(context: &Context, file: &Path) -> Result<PathBuf> {
         fs::rename(&temp, &path).with_context(|| format!("storing `{}`", file.display()))?;
     }
     Ok(path)
+}
+
+/// Refuses a mirror whose URL holds a login: the image names its mirrors.
+pub fn refuse_login(url: &str, what: &str) -> Result<()> {
+    let authority = url.split_once("://").and_then(|(_, rest)| rest.split('/').next());
+    if authority.is_some_and(|authority| authority.contains('@')) {
+        return Err(Fault::user(format!(
+            "{what}: the URL holds a login, which would be readable in the image"
+        ))
+        .hint("let the mirror in by address, or use a local copy: --mirror NAME=URL")
+        .into());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! that `cargo ci setup` put there. The kind carries the format's version (`rootfs-v1`). Work happens in `tmp` and gets its
 //! name by rename; what a killed run left in `tmp` is swept by the next run, which knows by a lock that its owner is dead.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -27,6 +27,14 @@ const KINDS: &[&str] = &[
     "locks",
     "kvm",
 ];
+
+/// Names of scratch folders begin with this.
+const SCRATCH: &str = "work-";
+/// And those of their locks end with this.
+const LOCK: &str = ".lock";
+
+/// Length of the kernel's name of a boot, by which an accelerator's verdict is kept.
+const BOOT_ID: usize = 36;
 
 /// SHA-256 of what made an entry.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,19 +141,37 @@ impl Store {
     /// A new folder for work under way, on the store's file system.
     pub fn scratch(&self) -> Result<Scratch> {
         // The lock comes first: a folder without one would never be swept. It stands beside the folder, not in it.
-        let (lock, lock_path) = tempfile::Builder::new()
-            .prefix("work-")
-            .suffix(".lock")
-            .tempfile_in(self.root.join("tmp"))?
-            .keep()?;
+        let lock = loop {
+            let lock =
+                tempfile::Builder::new().prefix(SCRATCH).suffix(LOCK).tempfile_in(self.root.join("tmp"))?;
+            // Another run's sweep may see the file before its lock, and hold it while it removes it.
+            rustix::fs::flock(lock.as_file(), FlockOperation::LockExclusive)
+                .context("locking a scratch folder")?;
+            if lock.as_file().metadata()?.nlink() > 0 {
+                break lock;
+            }
+        };
+        let (lock, lock_path) = lock.keep()?;
         let lock = fs::File::from_parts(lock, &lock_path);
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)
-            .context("locking a scratch folder")?;
         let path = lock_path.with_extension("");
         fs::create_dir(&path)?;
         // mmdebstrap's subordinate users must be able to walk through; what is secret has modes of its own.
         fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
         Ok(Scratch { path, _lock: lock })
+    }
+
+    /// The same for what becomes an entry of a kind, on that kind's file system: `imgbuild repro` links the kinds of another store.
+    pub fn scratch_for(&self, kind: &str) -> Result<Scratch> {
+        let folder = self.root.join(kind);
+        fs::create_dir_all(&folder)?;
+        let real = fs::canonicalize(&folder)?;
+        match real.parent() {
+            Some(home) if home != self.root => {
+                fs::create_dir_all(home.join("tmp"))?;
+                Store { root: home.to_owned() }.scratch()
+            }
+            _ => self.scratch(),
+        }
     }
 
     /// The entry's folder and whether it was there already; `make` fills an empty folder otherwise.
@@ -159,14 +185,12 @@ impl Store {
         if path.is_dir() {
             return Ok((path, true));
         }
-        let scratch = self.scratch()?;
+        let scratch = self.scratch_for(kind)?;
         let folder = scratch.path().join("entry");
         fs::create_dir(&folder)?;
         make(&folder)?;
-        for file in fs::read_dir(&folder)? {
-            fs::File::open(file?.path())?.sync_all()?;
-        }
-        fs::create_dir_all(self.root.join(kind))?;
+        // A whole tree may lie in it: everything of this file system is on the disk before the name is.
+        rustix::fs::syncfs(fs::File::open(&folder)?.file()).context("writing the store")?;
         match fs::rename(&folder, &path) {
             Ok(()) => {}
             // Another run finished the same entry first: equal inputs, equal result.
@@ -188,7 +212,9 @@ impl Store {
             }
             for entry in fs::read_dir(kind.path())? {
                 let entry = entry?;
-                entries.push((entry.path(), allocated(&entry.path())));
+                if is_own(&name, &entry.file_name().to_string_lossy()) {
+                    entries.push((entry.path(), allocated(&entry.path())));
+                }
             }
         }
         entries.sort();
@@ -198,7 +224,14 @@ impl Store {
     /// Removes an entry: out of its place by rename first, so that it is there whole or not at all.
     pub fn remove(&self, entry: &Path) -> Result<()> {
         let scratch = self.scratch()?;
-        Ok(fs::rename(entry, scratch.path().join("entry"))?)
+        let moved = scratch.path().join("entry");
+        match fs::rename(entry, &moved) {
+            // Another run cleans too.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            result => result?,
+        }
+        let removed = if moved.is_dir() { fs::remove_dir_all(&moved) } else { fs::remove_file(&moved) };
+        removed.with_context(|| format!("removing `{}`", entry.display()))
     }
 
     fn sweep(&self) -> Result<()> {
@@ -211,8 +244,11 @@ impl Store {
     pub fn left_over(&self) -> Result<Vec<Scratch>> {
         let mut dead = Vec::new();
         for entry in fs::read_dir(self.root.join("tmp"))? {
-            let lock_path = entry?.path();
-            if lock_path.extension().is_none_or(|extension| extension != "lock") {
+            let entry = entry?;
+            let (name, lock_path) = (entry.file_name(), entry.path());
+            let ours = name.to_str().is_some_and(|name| name.starts_with(SCRATCH) && name.ends_with(LOCK));
+            // A store may lie where others keep things too.
+            if !ours || !entry.file_type()?.is_file() {
                 continue;
             }
             let Ok(lock) = fs::File::open(&lock_path) else { continue };
@@ -224,9 +260,17 @@ impl Store {
     }
 }
 
+/// Whether an entry of a kind has a name that imgbuild gives: a digest, a lock's recipe, or an accelerator's verdict.
+fn is_own(kind: &str, name: &str) -> bool {
+    match kind {
+        "locks" => name.ends_with(".json"),
+        "kvm" => name.len() == BOOT_ID,
+        _ => name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()),
+    }
+}
+
 /// Bytes that a tree occupies.
 pub(crate) fn allocated(path: &Path) -> u64 {
-    use std::os::unix::fs::MetadataExt as _;
     let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
     let own = meta.blocks() * 512;
     if !meta.is_dir() {
@@ -270,6 +314,20 @@ mod tests {
         let key = Key::of("test", 1, &["a"]);
         assert!(!store.get_or_make("test-v1", &key, |_| Ok(())).unwrap().1);
         assert!(store.get_or_make("test-v1", &key, |_| panic!("made twice")).unwrap().1);
+    }
+
+    #[test]
+    fn what_others_keep_in_the_folder_is_theirs() {
+        let folder = tempfile::tempdir().unwrap();
+        for path in ["tmp/data/notes", "locks/mine/notes", "kvm/notes", "files-v1/notes"] {
+            fs::create_dir_all(folder.path().join(path)).unwrap();
+        }
+        fs::write(folder.path().join("tmp/data.lock"), "").unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        assert_eq!(store.entries().unwrap(), []);
+        assert!(
+            folder.path().join("tmp/data/notes").is_dir() && folder.path().join("tmp/data.lock").is_file()
+        );
     }
 
     #[test]

@@ -150,7 +150,7 @@ pub fn import(recipe: &Recipe, folder: &Path, context: &Context) -> Result<usize
 fn pack(entry: &Path, target: &Path) -> Result<()> {
     let folder = target.parent().context("the target has a folder")?;
     fs::create_dir_all(folder)?;
-    let mut temp = tempfile::NamedTempFile::new_in(folder)?;
+    let mut temp = crate::atomic::temp_beside(target)?;
     {
         let mut builder = tar::Builder::new(BufWriter::new(temp.as_file_mut()));
         builder.follow_symlinks(false);
@@ -201,7 +201,7 @@ fn copy(source: &Path, target: &PathBuf) -> Result<File> {
     if !same {
         let folder = target.parent().context("the target has a folder")?;
         fs::create_dir_all(folder)?;
-        let mut temp = tempfile::NamedTempFile::new_in(folder)?;
+        let mut temp = crate::atomic::temp_beside(target)?;
         std::io::copy(&mut fs::File::open(source)?, temp.as_file_mut())?;
         crate::atomic::publish(temp, target)?;
     }

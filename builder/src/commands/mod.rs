@@ -15,7 +15,7 @@ mod shell;
 mod smoke;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
@@ -118,16 +118,7 @@ fn mirrors(given: &[String]) -> Result<Vec<(String, String)>> {
                 "such as --mirror centos=file:///srv/centos or --mirror debian=http://mirror.example/debian",
             )
         })?;
-        if url
-            .split_once("://")
-            .is_some_and(|(_, rest)| rest.split('/').next().is_some_and(|host| host.contains('@')))
-        {
-            let message =
-                format!("--mirror {name}: the URL holds a login, which would be readable in the image");
-            return Err(Fault::user(message)
-                .hint("let the mirror in by address, or use a local copy")
-                .into());
-        }
+        crate::fetch::refuse_login(url, &format!("--mirror {name}"))?;
         mirrors.push((name.to_owned(), url.to_owned()));
     }
     Ok(mirrors)
@@ -177,10 +168,20 @@ fn refuse_bare_number(tag: Option<&str>) -> Result<()> {
 
 fn new_log(store: &Store) -> Result<Log> {
     let folder = store.root().join("logs");
-    let mut old: Vec<PathBuf> = fs::read_dir(&folder)?.flatten().map(|entry| entry.path()).collect();
-    old.sort();
-    for path in old.iter().take(old.len().saturating_sub(LOGS_KEPT - 1)) {
-        let _ = fs::remove_file(path);
+    // Ours alone, oldest first, and none of a run that is still writing.
+    let own = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        let stem = name.to_str().and_then(|name| name.strip_suffix(".log"));
+        stem.and_then(|stem| stem.rsplit_once('-')).is_some_and(|(rest, pid)| {
+            let known = rest == "look-up" || rest.starts_with(|first: char| first.is_ascii_digit());
+            known && pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists()
+        })
+    };
+    let changed = |entry: &fs::DirEntry| entry.metadata().and_then(|meta| meta.modified()).ok();
+    let mut old: Vec<fs::DirEntry> = fs::read_dir(&folder)?.flatten().filter(own).collect();
+    old.sort_by_key(changed);
+    for entry in old.iter().take(old.len().saturating_sub(LOGS_KEPT - 1)) {
+        let _ = fs::remove_file(entry.path());
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Log::create(&folder.join(format!(

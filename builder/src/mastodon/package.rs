@@ -5,7 +5,6 @@
 //! to anybody but root and `mastodon`, or has rights of its own.
 
 use std::io::{BufReader, Read, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -94,9 +93,7 @@ pub fn export(tar: &Path, target: &Path) -> Result<Record> {
     record.sha256 = Some(crate::digest::file(tar)?);
     record.bytes = Some(bytes);
     let text = toml::to_string(&record)?;
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut temp = tempfile::NamedTempFile::new_in(folder)
-        .map_err(|error| Fault::environment(format!("`{}` cannot be written: {error}", folder.display())))?;
+    let mut temp = crate::atomic::temp_beside(target)?;
     let mut encoder = zstd::Encoder::new(temp.as_file_mut(), LEVEL)?;
     {
         let mut builder = tar::Builder::new(&mut encoder);
@@ -111,12 +108,7 @@ pub fn export(tar: &Path, target: &Path) -> Result<Record> {
         builder.finish()?;
     }
     encoder.finish()?.flush()?;
-    // A temporary file is its owner's alone; this one is for other people.
-    temp.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    temp.as_file().sync_all()?;
-    temp.persist(target).map_err(|error| {
-        Fault::environment(format!("`{}` cannot be written: {}", target.display(), error.error))
-    })?;
+    crate::atomic::publish(temp, target)?;
     Ok(record)
 }
 
