@@ -12,6 +12,11 @@ const HEADER: usize = 110;
 
 /// The names of all members.
 pub fn names(bytes: &[u8]) -> Result<Vec<String>> {
+    names_within(bytes, true)
+}
+
+/// `may_unpack`: the kernel unpacks once, what is compressed twice is none.
+fn names_within(bytes: &[u8], may_unpack: bool) -> Result<Vec<String>> {
     let mut names = Vec::new();
     let mut rest = bytes;
     loop {
@@ -25,6 +30,7 @@ pub fn names(bytes: &[u8]) -> Result<Vec<String>> {
             rest = &rest[used..];
             continue;
         }
+        ensure!(may_unpack, "a compressed initramfs member holds another compressed one");
         let mut unpacked = Vec::new();
         let reader: Box<dyn Read> = if rest.starts_with(&[0x1f, 0x8b]) {
             Box::new(flate2::read::MultiGzDecoder::new(rest))
@@ -35,7 +41,7 @@ pub fn names(bytes: &[u8]) -> Result<Vec<String>> {
         };
         reader.take(LIMIT).read_to_end(&mut unpacked)?;
         if unpacked.starts_with(b"0707") {
-            names.extend(self::names(&unpacked)?);
+            names.extend(names_within(&unpacked, false)?);
             return Ok(names);
         }
         bail!("a compressed initramfs member holds no cpio archive");
@@ -72,6 +78,10 @@ fn archive(bytes: &[u8], names: &mut Vec<String>) -> Result<usize> {
 /// The same initramfs without what is of its making: no time after `epoch`, inodes counted from 1 in the order of names, members in that
 /// order. Archives that are not compressed stay so, gzip is written anew; other compression is not touched: `None`.
 pub fn canonical(bytes: &[u8], epoch: u64) -> Result<Option<Vec<u8>>> {
+    canonical_within(bytes, epoch, true)
+}
+
+fn canonical_within(bytes: &[u8], epoch: u64, may_unpack: bool) -> Result<Option<Vec<u8>>> {
     let mut output = Vec::with_capacity(bytes.len());
     let mut rest = bytes;
     loop {
@@ -85,10 +95,10 @@ pub fn canonical(bytes: &[u8], epoch: u64) -> Result<Option<Vec<u8>>> {
             let (members, used) = members(rest)?;
             write_members(members, epoch, &mut output);
             rest = &rest[used..];
-        } else if rest.starts_with(&[0x1f, 0x8b]) {
+        } else if may_unpack && rest.starts_with(&[0x1f, 0x8b]) {
             let mut unpacked = Vec::new();
             flate2::read::MultiGzDecoder::new(rest).take(LIMIT).read_to_end(&mut unpacked)?;
-            let Some(inner) = canonical(&unpacked, epoch)? else { return Ok(None) };
+            let Some(inner) = canonical_within(&unpacked, epoch, false)? else { return Ok(None) };
             // Its header says neither time nor name.
             let mut encoder = flate2::write::GzEncoder::new(output, flate2::Compression::best());
             encoder.write_all(&inner)?;

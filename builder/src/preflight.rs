@@ -92,7 +92,8 @@ pub fn forecast(
         to_keep: missing.fold(0, |sum, package| sum.saturating_add(package.size)),
         stage0: sum(Tree::Bootstrap, |package| package.installed_size)
             .saturating_add(sum(Tree::Image, |package| package.size)),
-        compilers: beyond.fold(0, |sum, package| sum.saturating_add(package.size + package.installed_size)),
+        compilers: beyond
+            .fold(0, |sum, package| sum.saturating_add(package.size).saturating_add(package.installed_size)),
         sources,
         compiled: recipe.image.app.folder.is_none() && context.layer.is_none(),
     };

@@ -11,6 +11,8 @@ use super::xml::{Attributes, Visitor, walk};
 
 /// Largest `primary` that is believed, in bytes of XML: that of CentOS' updates has 170 MB.
 const LIMIT: u64 = 1 << 30;
+/// Largest package that is believed, in bytes.
+const MOST_BYTES: u64 = 1 << 44;
 /// Most packages of a repository; CentOS' updates has 30 000.
 const PACKAGES: usize = 500_000;
 /// Most relations and files of all packages together: they are what takes memory, some 150 bytes each.
@@ -205,12 +207,18 @@ fn complete(package: Option<Package>) -> Result<Option<Candidate>, String> {
     Ok(Some(candidate))
 }
 
+/// A size in bytes that may be added to a hundred thousand others.
+fn bytes(what: &str, text: &str) -> Result<u64, String> {
+    let size = number(what, text)?;
+    if size > MOST_BYTES { Err(format!("{what} {size} is not to be believed")) } else { Ok(size) }
+}
+
 fn sizes(candidate: &mut Candidate, attributes: &Attributes<'_>) -> Result<(), String> {
     let (mut size, mut installed) = (0, 0);
     let outcome = attributes.each(|key, value| {
         match key {
-            "package" => size = number("its size", &value)?,
-            "installed" => installed = number("its installed size", &value)?,
+            "package" => size = bytes("its size", &value)?,
+            "installed" => installed = bytes("its installed size", &value)?,
             _ => {}
         }
         Ok(())

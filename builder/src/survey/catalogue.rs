@@ -11,6 +11,8 @@ use super::ext4::{FileSystem, Inode, Kind, ROOT};
 const ENTRIES: usize = 2_000_000;
 /// Longest path, in bytes: the kernel's own limit.
 const PATH: usize = 4096;
+/// Most bytes of all paths and targets together: an image's hundred thousand files have ten million.
+const TEXT: usize = 512 << 20;
 
 /// One name of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +40,7 @@ impl Catalogue {
             Catalogue { entries: Vec::new(), inodes: HashMap::new(), targets: HashMap::new() };
         // Pushed in reverse, so that names come off in order.
         let mut waiting = vec![(b"/".to_vec(), ROOT)];
+        let mut text = 0;
         while let Some((path, number)) = waiting.pop() {
             let again = catalogue.inodes.contains_key(&number);
             if !again {
@@ -48,6 +51,7 @@ impl Catalogue {
                     let target = system.target(&inode).with_context(|| {
                         format!("reading the link `{}` in the image", super::shown(&path))
                     })?;
+                    text += target.len();
                     catalogue.targets.insert(number, target);
                 }
                 catalogue.inodes.insert(number, inode);
@@ -71,9 +75,11 @@ impl Catalogue {
                         "a path in the image is longer than {PATH} bytes: `{}`",
                         super::shown(&below)
                     );
+                    text += below.len();
                     waiting.push((below, name.inode));
                 }
             }
+            ensure!(text <= TEXT, "the names in the image have more than {TEXT} bytes");
             if catalogue.entries.len() + waiting.len() > ENTRIES {
                 bail!("the image has more than {ENTRIES} files");
             }

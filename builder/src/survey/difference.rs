@@ -486,6 +486,7 @@ fn properties(old: &Inode, new: &Inode) -> Vec<String> {
         ("owner", format!("{}:{}", old.uid, old.gid), format!("{}:{}", new.uid, new.gid)),
         ("device", device(old.device), device(new.device)),
         ("names", links(old), links(new)),
+        ("flags", format!("{:#x}", old.user_flags()), format!("{:#x}", new.user_flags())),
     ];
     what.extend(
         pairs
@@ -526,7 +527,10 @@ impl Contents {
         let (mut left, mut right) = (vec![0; PIECE], vec![0; PIECE]);
         for (_, one, other) in &self.wanted {
             let inodes = (before.catalogue.inode(*one)?, after.catalogue.inode(*other)?);
-            let segments = (before.system.segments(inodes.0)?, after.system.segments(inodes.1)?);
+            let segments = (
+                before.system.segments(inodes.0).map_err(|error| before.damaged(&error))?,
+                after.system.segments(inodes.1).map_err(|error| after.damaged(&error))?,
+            );
             let sizes = (before.system.totals().block_size, after.system.totals().block_size);
             let mut offset = 0;
             // Holes in both are passed over: a file may be nothing else.
@@ -537,8 +541,10 @@ impl Contents {
                 .filter(|next| *next < inodes.0.size)
             {
                 let count = usize::try_from((inodes.0.size - next).min(PIECE as u64))?;
-                before.system.content(&segments.0, next, &mut left[..count])?;
-                after.system.content(&segments.1, next, &mut right[..count])?;
+                let read = before.system.content(&segments.0, next, &mut left[..count]);
+                read.map_err(|error| before.damaged(&error))?;
+                let read = after.system.content(&segments.1, next, &mut right[..count]);
+                read.map_err(|error| after.damaged(&error))?;
                 if let Some(at) = first_difference(&left[..count], &right[..count]) {
                     self.differing.insert((*one, *other), next + at as u64);
                     break;

@@ -1,6 +1,6 @@
 //! What an image does and who is in it: units that are enabled, accounts, programs with more rights than their user.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
 
@@ -68,19 +68,26 @@ pub struct Privileged {
 /// Units enabled by links in `/etc/systemd/system`, by name.
 pub fn units(catalogue: &Catalogue) -> Vec<Unit> {
     let mut units: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut masked = BTreeSet::new();
     for (entry, inode) in catalogue.each().filter(|(_, inode)| inode.kind == Kind::Link) {
         let Some(rest) = entry.path.strip_prefix(b"/etc/systemd/system/") else { continue };
         let rest = super::shown(rest);
         let target = catalogue.target(inode.number).unwrap_or_default();
-        // A link to nothing is a unit that must never start.
-        let masked = target == b"/dev/null";
-        if let Some((folder, name)) = rest.split_once('/').filter(|_| !masked) {
+        let Some((folder, name)) = rest.split_once('/') else {
+            // A link to nothing is a unit that must never start, whoever wants it.
+            if target == b"/dev/null" {
+                masked.insert(rest);
+            }
+            continue;
+        };
+        if target != b"/dev/null" {
             let wants = folder.strip_suffix(".wants").or_else(|| folder.strip_suffix(".requires"));
             if let Some(by) = wants.filter(|_| !name.contains('/')) {
                 units.entry(name.to_owned()).or_default().push(by.to_owned());
             }
         }
     }
+    units.retain(|name, _| !masked.contains(name));
     let unit = |(name, mut wanted_by): (String, Vec<String>)| {
         wanted_by.sort();
         wanted_by.dedup();

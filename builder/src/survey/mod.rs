@@ -20,9 +20,9 @@ mod timeline;
 mod treemap;
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use fs_err as fs;
 use serde::Serialize;
 
@@ -142,17 +142,13 @@ pub struct Root {
     pub system: FileSystem,
     /// Its files.
     pub catalogue: Catalogue,
+    given: PathBuf,
 }
 
 impl Root {
     /// Reads it. `given` is the file that the user named.
     pub fn read(view: &View, given: &Path) -> Result<Root> {
-        let named = |error: anyhow::Error| {
-            anyhow!(
-                Fault::user(format!("`{}`: its root file system: {error:#}", given.display()))
-                    .hint("`e2fsck -fn` says whether it is damaged")
-            )
-        };
+        let named = |error: anyhow::Error| damaged(given, "its root file system", &error);
         let length = view
             .partitions
             .iter()
@@ -160,14 +156,24 @@ impl Root {
             .map_or(0, |root| root.extent.bytes());
         let mut system = FileSystem::open(Source::of(view, view.root_offset(), length)).map_err(named)?;
         let catalogue = Catalogue::read(&mut system).map_err(named)?;
-        Ok(Root { system, catalogue })
+        Ok(Root { system, catalogue, given: given.to_owned() })
     }
+
+    /// An error of reading it, with its file's name.
+    fn damaged(&self, error: &anyhow::Error) -> anyhow::Error {
+        damaged(&self.given, "its root file system", error)
+    }
+}
+
+fn damaged(given: &Path, what: &str, error: &anyhow::Error) -> anyhow::Error {
+    let hint = "`e2fsck -fn` or `fsck.vfat -n` says whether it is damaged";
+    Fault::user(format!("`{}`: {what}: {error:#}", given.display())).hint(hint).into()
 }
 
 impl Survey {
     /// Surveys an opened image. `given` is the file that the user named.
     pub fn of(view: &View, root: &Root, given: &Path) -> Result<Survey> {
-        let Root { system, catalogue } = root;
+        let catalogue = &root.catalogue;
         let facts = view
             .text(firstboot::facts::PATH)?
             .and_then(|text| toml::from_str::<firstboot::facts::ImageFacts>(&text).ok());
@@ -186,7 +192,7 @@ impl Survey {
             tag: facts.as_ref().map(|facts| shown(facts.tag.as_bytes())),
             system: pretty_name(&os_release),
             software: software::read(view, catalogue, &packages)?,
-            partitions: partitions(view, system)?,
+            partitions: partitions(view, root)?,
             files: files(catalogue),
             sizes: Folder::tree(catalogue, &owners),
             packages,
@@ -198,19 +204,20 @@ impl Survey {
 }
 
 /// Partitions with how full they are.
-pub fn partitions(view: &View, root: &FileSystem) -> Result<Vec<Partition>> {
+pub fn partitions(view: &View, root: &Root) -> Result<Vec<Partition>> {
     let partition = |found: &crate::disk::gpt::Partition| {
         let (start, bytes) = (found.extent.offset(), found.extent.bytes());
         let (purpose, file_system) = match found.kind {
             ROOT_X86_64 => {
-                let totals = root.totals().clone();
+                let totals = root.system.totals().clone();
                 let used = totals.bytes.saturating_sub(totals.free);
                 let usage = Usage { kind: "ext4", used, free: totals.free, ext4: Some(totals) };
                 // A disk may have a second one; only the first was opened.
                 ("root file system", (start == view.root_offset()).then_some(usage))
             }
             EFI_SYSTEM => {
-                let usage = fat::usage(&mut Source::of(view, start, bytes))?;
+                let usage =
+                    fat::usage(&mut Source::of(view, start, bytes)).map_err(|error| root.damaged(&error))?;
                 let usage =
                     usage.map(|(all, free)| Usage { kind: "vfat", used: all - free, free, ext4: None });
                 ("EFI system partition", usage)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::catalogue::{Catalogue, order};
 use crate::view::View;
@@ -47,6 +47,9 @@ impl Owners {
     }
 }
 
+/// Most bytes of all lists together: those of an image have ten million.
+const LISTED: usize = 512 << 20;
+
 /// All packages by name, and what is theirs.
 pub fn read(view: &View, catalogue: &Catalogue) -> Result<(Vec<Package>, Owners)> {
     if let Some(list) = view.text(crate::overlay::PACKAGES)? {
@@ -55,12 +58,15 @@ pub fn read(view: &View, catalogue: &Catalogue) -> Result<(Vec<Package>, Owners)
     if catalogue.find(STATUS).is_none() {
         return Ok((Vec::new(), Owners::default()));
     }
+    // A package has one stanza for each architecture; more would have its list read again and again.
     let mut packages = sorted(dpkg(&view.text(STATUS)?.unwrap_or_default()));
+    packages.dedup_by(|a, b| (&a.name, &a.architecture) == (&b.name, &b.architecture));
     let mut owners = Owners {
         owner: HashMap::new(),
         names: packages.iter().map(|package| package.name.clone()).collect(),
     };
     let folders = Folders::new(catalogue);
+    let mut read = 0_usize;
     for (index, package) in packages.iter_mut().enumerate() {
         // A package that may be there for several architectures has its own in its list's name.
         let names = [
@@ -69,7 +75,10 @@ pub fn read(view: &View, catalogue: &Catalogue) -> Result<(Vec<Package>, Owners)
         ];
         let Some(path) = names.iter().find(|path| catalogue.find(path).is_some()) else { continue };
         let mut bytes = 0_u64;
-        for line in view.text(path)?.unwrap_or_default().lines() {
+        let list = view.text(path)?.unwrap_or_default();
+        read = read.saturating_add(list.len());
+        ensure!(read <= LISTED, "the lists of packages' files have more than {LISTED} bytes");
+        for line in list.lines() {
             let Some(at) = folders.entry(line) else { continue };
             let entry = &catalogue.entries[at];
             let inode = catalogue.inode(entry.inode)?;

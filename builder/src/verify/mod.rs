@@ -101,6 +101,8 @@ pub fn findings(view: &View, context: &Context) -> Result<Vec<Finding>> {
     for check in CHECKS {
         context.reporter.doing(check.name);
         let wrong = (check.run)(view, context).with_context(|| format!("running check `{}`", check.name))?;
+        // Paths and words of a stranger's disk must not steer the terminal.
+        let wrong = wrong.iter().map(|line| crate::survey::shown(line.as_bytes())).collect();
         findings.push(Finding { check: check.name, why: check.why, wrong });
     }
     Ok(findings)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::FileSystem;
 use crate::survey::source::{u16_at, u32_at};
@@ -43,6 +43,8 @@ pub fn read(system: &mut FileSystem, inode: &[u8]) -> Result<BTreeMap<String, Ve
 
 /// `values` is what the offsets of values count from.
 fn entries(mut list: &[u8], values: &[u8], found: &mut BTreeMap<String, Vec<u8>>) -> Result<()> {
+    // Values that lie over each other would be more than their area.
+    let mut room = values.len();
     while u32_at(list, 0) != 0 {
         let length = usize::from(list[0]);
         let (offset, size) = (usize::from(u16_at(list, 2)), u32_at(list, 8));
@@ -54,6 +56,9 @@ fn entries(mut list: &[u8], values: &[u8], found: &mut BTreeMap<String, Vec<u8>>
         // Values of more than a block lie in an inode of their own; nothing that we look for is that large.
         let value = if in_other_inode { Some(&[][..]) } else { values.get(offset..offset + size as usize) };
         ensure!(value.is_some(), "the value of attribute `{name}` is cut off");
+        room = room
+            .checked_sub(value.map_or(0, <[u8]>::len))
+            .context("values of attributes lie over each other")?;
         found.insert(name, value.unwrap_or_default().to_vec());
         list = list.get((16 + length).next_multiple_of(4)..).unwrap_or_default();
     }

@@ -55,6 +55,14 @@ impl FileSystem {
         let depth = u16_at(&inode.block, 6);
         ensure!(depth <= DEPTH, "the map of inode {} is {depth} levels deep", inode.number);
         self.branch(&inode.block, depth, inode.number, &mut segments)?;
+        // Blocks that lie in a file many times would make it larger than the disk, and its reading without end.
+        let blocks: u64 =
+            segments.iter().filter(|segment| segment.physical != 0).map(|segment| segment.count).sum();
+        ensure!(
+            blocks <= self.totals.bytes / self.totals.block_size,
+            "the map of inode {} names more blocks than the file system has",
+            inode.number
+        );
         Ok(segments)
     }
 

@@ -24,6 +24,8 @@ const RECOVER: u32 = 0x4;
 const SIXTY_FOUR_BIT: u32 = 0x80;
 const HUGE_FILE: u32 = 0x8;
 /// Flags of an inode.
+/// Longest target of a link, in bytes: the kernel's own limit.
+const LINK: u64 = 4096;
 const INODE_HUGE: u32 = 0x4_0000;
 const INODE_EXTENTS: u32 = 0x8_0000;
 /// Content that this reader cannot show: encrypted, or kept in the inode.
@@ -79,6 +81,13 @@ pub struct Inode {
     pub attributes: BTreeMap<String, Vec<u8>>,
     flags: u32,
     block: [u8; 60],
+}
+
+impl Inode {
+    /// What `chattr` sets and a running system obeys: append only, immutable, synchronous and their like.
+    pub fn user_flags(&self) -> u32 {
+        self.flags & 0x6003_40f8
+    }
 }
 
 /// Figures of the whole file system.
@@ -225,7 +234,7 @@ impl FileSystem {
 
     /// Where a symbolic link leads.
     pub fn target(&mut self, inode: &Inode) -> Result<Vec<u8>> {
-        ensure!(inode.size <= self.totals.block_size, "inode {} is a link that is too long", inode.number);
+        ensure!(inode.size <= LINK, "inode {} is a link that is too long", inode.number);
         let length = usize::try_from(inode.size)?;
         // A short target lies where the map would; such an inode has no map.
         if length < 60 && inode.flags & INODE_EXTENTS == 0 {
