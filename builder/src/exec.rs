@@ -200,9 +200,24 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Variables of the user that change what tools write; a run that needs one sets it.
+const FOREIGN: [&str; 8] = [
+    "SOURCE_DATE_EPOCH",
+    "TAR_OPTIONS",
+    "MTOOLSRC",
+    "MKE2FS_CONFIG",
+    "XZ_OPT",
+    "XZ_DEFAULTS",
+    "GZIP",
+    "POSIXLY_CORRECT",
+];
+
 fn base_command(program: &OsStr) -> Command {
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     let mut command = Command::new(program);
+    for name in FOREIGN {
+        command.env_remove(name);
+    }
     command.env("PATH", search_path()).env("LC_ALL", "C.UTF-8").env("TZ", "UTC").stdin(Stdio::null());
     command
 }

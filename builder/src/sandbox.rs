@@ -12,14 +12,20 @@ use crate::exec::{Log, Run};
 use crate::store::{Scratch, Store};
 
 /// Mounts that programs in the tree expect, in each of the roots up to `--`; then the command in the first of them. `$1` is what starts
-/// it: a session of its own, so that no program of a package can type into the user's terminal. Modes of files do not depend on the
+/// it: a session of its own, so that no program of a package can type into the user's terminal; `$2` is the host's resolver, where there is a network. Modes of files do not depend on the
 /// user's umask.
 const ENTER: &str = r#"
 set -e
 umask 022
 start=$1
-shift
+resolver=$2
+shift 2
 first=$1
+# A tree names no resolver; what works with the network gets the host's.
+if [ -n "$resolver" ]; then
+    rm -f "$first/etc/resolv.conf"
+    cp "$resolver" "$first/etc/resolv.conf"
+fi
 while [ "$1" != -- ]; do
     root=$1
     shift
@@ -212,10 +218,14 @@ impl<'a> Sandbox<'a> {
             "--ipc",
             "--uts",
         ]);
-        if network == Network::None {
-            run = run.arg("--net");
-        }
-        run.args(["--", "sh", "-ec", ENTER, "sandbox", start]).args(roots).arg("--")
+        let resolver = match network {
+            Network::None => {
+                run = run.arg("--net");
+                ""
+            }
+            Network::Host => "/etc/resolv.conf",
+        };
+        run.args(["--", "sh", "-ec", ENTER, "sandbox", start, resolver]).args(roots).arg("--")
     }
 }
 

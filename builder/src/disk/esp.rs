@@ -1,9 +1,9 @@
 //! The EFI system partition: a FAT with GRUB at the path that firmware starts without being told.
 
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use fs_err as fs;
 
 use super::grub::{self, Platform};
@@ -74,8 +74,34 @@ pub fn write(
             .arg("-i")
             .arg(&fat)
     };
-    mtools("mcopy").arg("-s").arg("-m").arg(files.join("EFI")).arg("::/").run()?;
+    // One by one: a folder's own order is the host's.
+    for path in below(&files)? {
+        let name = format!("::/{}", path.strip_prefix(&files)?.display());
+        if path.is_dir() {
+            // mmd has no option for times: an empty folder is copied instead.
+            let empty = scratch.join("empty").join(path.file_name().context("a folder has a name")?);
+            fs::create_dir_all(&empty)?;
+            set_time(&empty, tree.epoch())?;
+            mtools("mcopy").arg("-s").arg("-m").arg(&empty).arg(name).run()?;
+        } else {
+            mtools("mcopy").arg("-m").arg(&path).arg(name).run()?;
+        }
+    }
     copy_blocks(&fat, raw, layout.esp.offset())
+}
+
+/// What lies below a folder, in order of names, each folder before what it holds.
+fn below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    entries.sort();
+    for path in entries {
+        let inner = if path.is_dir() { below(&path)? } else { Vec::new() };
+        all.push(path);
+        all.extend(inner);
+    }
+    Ok(all)
 }
 
 /// mtools takes all times in the partition from the files and folders that it copies (-m).

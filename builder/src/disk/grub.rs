@@ -17,6 +17,9 @@ use crate::context::Context;
 use crate::exec::Run;
 use crate::recipe::Menu;
 
+/// Where the host has GRUB's images.
+const GRUB: &str = "/usr/lib/grub";
+const BOOT_IMAGE: &str = "i386-pc/boot.img";
 /// Bytes of the MBR that are code.
 const BOOT_CODE: usize = 440;
 /// In `boot.img`: the sector that it loads.
@@ -91,6 +94,15 @@ pub fn core_image(
     Ok(output)
 }
 
+/// SHA-256 over the host's GRUB, for both firmwares: another version of it makes another disk.
+pub fn digest() -> Result<String> {
+    let mut all = String::new();
+    for image in ["i386-pc/kernel.img", BOOT_IMAGE, "x86_64-efi/kernel.img"] {
+        all.push_str(&crate::digest::file(&Path::new(GRUB).join(image))?);
+    }
+    Ok(all)
+}
+
 /// Puts the core image and the MBR's code on the disk.
 pub fn install_bios(
     raw: &Path,
@@ -101,7 +113,7 @@ pub fn install_bios(
     context: &Context,
 ) -> Result<()> {
     let core = fs::read(core_image(Platform::Bios, &ids.root, menu, scratch, context)?)?;
-    let boot = fs::read("/usr/lib/grub/i386-pc/boot.img")?;
+    let boot = fs::read(Path::new(GRUB).join(BOOT_IMAGE))?;
     let start = layout.bios_boot.start;
     let (mbr, core) = patch(&boot, core, start)?;
     ensure!(

@@ -26,7 +26,7 @@ use gpt::Guid;
 use layout::Layout;
 
 /// Raise when equal inputs give another disk.
-const STAGE_VERSION: u32 = 3;
+const STAGE_VERSION: u32 = 4;
 
 /// The raw system disk; never changed once made.
 #[derive(Debug, Clone)]
@@ -109,7 +109,8 @@ pub fn menus(boot: &Boot, title: &str, ids: &Ids) -> Vec<(&'static str, String)>
 pub fn write(recipe: &Recipe, tree: &ImageTree, context: &Context) -> Result<(DiskImage, bool)> {
     let disk = &recipe.image.disk;
     let options = Recipe::canonical(&(disk.system, disk.esp))?;
-    let key = Key::of("disk", STAGE_VERSION, &[tree.key().as_str(), &options]);
+    let loaders = grub::digest()?;
+    let key = Key::of("disk", STAGE_VERSION, &[tree.key().as_str(), &options, &loaders]);
     let layout = Layout::plan(disk.system.bytes(), disk.esp.bytes())?;
     let (folder, cached) = context.store.get_or_make("disk-v1", &key, |folder| {
         let raw = folder.join("system.raw");

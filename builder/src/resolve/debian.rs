@@ -13,7 +13,7 @@ use crate::fetch::{self, Fetcher};
 use crate::recipe::Debian;
 
 /// Largest `InRelease` that is believed, in bytes.
-const RELEASE_LIMIT: u64 = 4 << 20;
+pub const RELEASE_LIMIT: u64 = 4 << 20;
 
 /// What the mirrors offer now.
 pub fn resolve(debian: &Debian, recipe: String, context: &Context) -> Result<Lock> {
@@ -71,6 +71,15 @@ pub(super) fn sizes(debian: &Debian, lock: &Lock, context: &Context) -> Option<S
     Some(lists.closure(&debian.packages))
 }
 
+/// Whether these `InRelease` files, which a tree was installed by, are those of the lock.
+pub fn are_of(releases: &[String], debian: &Debian, lock: &Lock) -> bool {
+    let indexes: Vec<String> = releases
+        .iter()
+        .filter_map(|text| Some(Release::parse(text).ok()?.indexes(&debian.components)))
+        .collect();
+    lock.suites.iter().all(|suite| indexes.contains(&suite.indexes))
+}
+
 /// The mirrors and suites that a recipe takes packages from.
 pub fn wanted(debian: &Debian, context: &Context) -> Result<Vec<(String, String)>> {
     let suite = &debian.suite;
@@ -80,11 +89,13 @@ pub fn wanted(debian: &Debian, context: &Context) -> Result<Vec<(String, String)
         Fault::environment("no Debian mirror: the host's apt sources name none")
             .hint("say which with --mirror debian=URL (and --mirror debian-security=URL)")
     })?;
+    fetch::refuse_login(&main, "the mirror of the suite")?;
     let mut all = vec![(main.clone(), suite.clone()), (main, format!("{suite}-updates"))];
     // A mirror given on the command line is taken alone: the host's security mirror may be just what cannot be reached.
     let security =
         given("debian-security").or_else(|| given("debian").is_none().then_some(host.security).flatten());
     if let Some(security) = security {
+        fetch::refuse_login(&security, "the mirror of the security suite")?;
         all.push((security, format!("{suite}-security")));
     }
     Ok(all)

@@ -3,6 +3,7 @@
 //! mmdebstrap verifies the archive's signature and every package. As root it works in a chroot, as an ordinary user in a user
 //! namespace. The result depends on the lock and the recipe alone.
 
+use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -14,27 +15,34 @@ use crate::error::Fault;
 use crate::exec::Run;
 use crate::recipe::{Debian, Recipe};
 use crate::report::Unit;
-use crate::resolve::Lock;
+use crate::resolve::{self, Lock};
 use crate::sandbox::{Network, Sandbox};
 use crate::store::Key;
 
 /// Raise when equal inputs give another tree.
-const STAGE_VERSION: u32 = 3;
+const STAGE_VERSION: u32 = 4;
 
 /// Removes what packages' scripts make by chance: host keys, a self-signed certificate and the link to it by its hash, a cluster with
-/// an identifier of its own. No image has any of it (`tree::machine_state`); without it, equal inputs give an equal tree.
+/// an identifier of its own; and what mmdebstrap copies from the build host: its name and its resolver. No image has any of it
+/// (`tree::machine_state`, overlays); without it, equal inputs give an equal tree.
 const FORGET: &str = r#"
 rm -f "$1"/etc/ssh/ssh_host_*
 rm -f "$1"/etc/ssl/private/ssl-cert-snakeoil.key "$1"/etc/ssl/certs/ssl-cert-snakeoil.pem
 [ ! -d "$1"/etc/ssl/certs ] || find "$1"/etc/ssl/certs -type l -lname ssl-cert-snakeoil.pem -delete
 rm -rf "$1"/var/lib/postgresql/[0-9]*
+echo localhost > "$1"/etc/hostname
+: > "$1"/etc/resolv.conf
+find "$1"/var/lib/apt/lists -type f ! -name '*_InRelease' -delete
 "#;
 
 /// The tree's key.
 pub fn key(debian: &Debian, recipe: &Recipe, lock: &Lock) -> Result<Key> {
     let before = debian.before.as_ref().map(|folder| recipe.folder.join(folder));
     let before = before.as_deref().map_or(Ok(String::new()), crate::digest::folder)?;
-    Ok(Key::of("rootfs", STAGE_VERSION, &[lock.key().as_str(), &Recipe::canonical(debian)?, &before]))
+    // The tree names its mirrors in `sources.list`.
+    let mirrors: Vec<&str> = lock.suites.iter().map(|suite| suite.uri.as_str()).collect();
+    let (locked, options, mirrors) = (lock.key(), Recipe::canonical(debian)?, mirrors.join(" "));
+    Ok(Key::of("rootfs", STAGE_VERSION, &[locked.as_str(), &options, &before, &mirrors]))
 }
 
 /// Makes the tree's tar.
@@ -48,7 +56,29 @@ pub fn make(debian: &Debian, recipe: &Recipe, lock: &Lock, tar: &Path, context: 
     let before = debian.before.as_ref().map(|folder| recipe.folder.join(folder));
     let scratch = context.store.scratch()?;
     require_open_path(scratch.path())?;
-    mmdebstrap(debian, lock, before.as_deref(), tar, scratch.path(), context)
+    mmdebstrap(debian, lock, before.as_deref(), tar, scratch.path(), context)?;
+    require_locked(tar, debian, lock)
+}
+
+/// Refuses a tree of other lists than the lock's: the mirror may have changed since it was asked.
+fn require_locked(tar: &Path, debian: &Debian, lock: &Lock) -> Result<()> {
+    let mut releases = Vec::new();
+    let mut archive = tar::Archive::new(fs::File::open(tar)?);
+    for entry in archive.entries_with_seek()? {
+        let mut entry = entry?;
+        let is_release = entry.path()?.to_string_lossy().ends_with("_InRelease");
+        if is_release && entry.size() <= resolve::debian::RELEASE_LIMIT {
+            let mut text = Vec::new();
+            entry.read_to_end(&mut text)?;
+            releases.push(String::from_utf8_lossy(&text).into_owned());
+        }
+    }
+    if resolve::debian::are_of(&releases, debian, lock) {
+        return Ok(());
+    }
+    Err(Fault::environment("the mirror changed between the look at it and the installation")
+        .hint("run it again")
+        .into())
 }
 
 /// Installs the packages that only a build needs, from the mirrors that the tree itself names.
@@ -88,7 +118,7 @@ fn mmdebstrap(
         .args(own_mounts)
         .env("SOURCE_DATE_EPOCH", lock.epoch.to_string())
         .env("TMPDIR", temp)
-        .args(["--variant=apt", "--architectures=amd64", "--verbose"])
+        .args(["--variant=apt", "--architectures=amd64", "--verbose", "--skip=cleanup/apt/lists"])
         .arg("--aptopt=APT::Install-Recommends \"false\"")
         .arg("--aptopt=Acquire::Retries \"3\"")
         .arg(format!("--include={}", debian.packages.join(",")));

@@ -26,6 +26,7 @@ pub const RULES: &[(&str, Rule, &str)] = &[
     ("/etc/openldap/certs", Rule::DropFiles, "LDAP certificate store"),
     ("/var/lib/postgresql/15", Rule::Drop, "PostgreSQL cluster"),
     ("/var/lib/pgsql/data", Rule::DropFiles, "PostgreSQL cluster"),
+    ("/var/lib/pgsql/11/data", Rule::DropFiles, "PostgreSQL cluster"),
     ("/var/lib/redis", Rule::DropFiles, "Redis data"),
     ("/etc/resolv.conf", Rule::Drop, "resolver of the build host"),
     ("/var/log", Rule::DropFiles, "logs"),
