@@ -243,3 +243,65 @@ fn list(folder: &Path, prefix: &str, files: &mut BTreeMap<String, std::time::Sys
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::disk::Ids;
+    use crate::disk::layout::Layout;
+    use crate::store::Key;
+
+    const MIB: u64 = 1 << 20;
+    const CONTENT: &[u8] = b"this stands in one file of the disk and nowhere else";
+
+    /// A disk with one file, and where its root lies.
+    fn disk(folder: &Path, context: &Context) -> (PathBuf, u64) {
+        let (raw, files) = (folder.join("one.raw"), folder.join("files"));
+        fs::create_dir_all(files.join("etc")).unwrap();
+        fs::write(files.join("etc/motd"), CONTENT).unwrap();
+        let layout = Layout::plan(80 * MIB, 34 * MIB).unwrap();
+        fs::File::create(&raw).unwrap().set_len(80 * MIB).unwrap();
+        Run::new(&context.log, "mke2fs")
+            .args(["-t", "ext4", "-F", "-q", "-b", "4096", "-O", "none,filetype,extent"])
+            .args(["-E", &format!("offset={}", layout.root.offset()), "-d"])
+            .arg(&files)
+            .arg(&raw)
+            .arg((layout.root.bytes() / 4096).to_string())
+            .run()
+            .unwrap();
+        gpt::write(&raw, &layout, &Ids::derive(&Key::of("test", 1, &[]))).unwrap();
+        (raw, layout.root.offset())
+    }
+
+    #[test]
+    fn what_differs_is_named_and_what_does_not_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let context = Context::for_tests(&folder.path().join("store"));
+        let (one, root) = disk(folder.path(), &context);
+        let two = folder.path().join("two.raw");
+        let found = |offset: Option<u64>| {
+            fs::copy(&one, &two).unwrap();
+            if let Some(offset) = offset {
+                let file = fs::OpenOptions::new().read(true).write(true).open(&two).unwrap();
+                let mut byte = [0];
+                file.file().read_exact_at(&mut byte, offset).unwrap();
+                file.file().write_all_at(&[byte[0] ^ 1], offset).unwrap();
+            }
+            differences(&one, &two, 10, &context).unwrap().0
+        };
+        assert_eq!(found(None), Vec::<String>::new());
+        let bytes = fs::read(&one).unwrap();
+        let content = bytes.windows(CONTENT.len()).position(|window| window == CONTENT).unwrap() as u64;
+        for (offset, expected) in [
+            (content + 5, "file `/etc/motd`: content from byte 5 on"),
+            (root + SUPERBLOCK + 44, "superblock of the root file system: time of the last mount"),
+            (10, "outside the partitions, in what begins at byte 0 of the disk"),
+        ] {
+            let lines = found(Some(offset));
+            assert!(lines.len() == 1 && lines[0].starts_with(expected), "{expected}: {lines:?}");
+        }
+    }
+}
