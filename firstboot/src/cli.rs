@@ -33,6 +33,12 @@ enum Verb {
     /// Turn this machine into an instance and keep it one (run by systemd)
     #[command(hide = true)]
     Firstboot,
+    /// Ask VMware for a value that it keeps for this machine (run by first boot)
+    #[command(hide = true)]
+    Guestinfo {
+        /// Its name
+        key: String,
+    },
     /// Show what is done, what is waited for, and why
     Status {
         /// Print the status as JSON
@@ -77,6 +83,7 @@ impl Cli {
         match &self.verb {
             Verb::Early => daemon::early(root),
             Verb::Firstboot => daemon::run(root),
+            Verb::Guestinfo { key } => print(&channels::answer_guestinfo(key)?),
             Verb::Status { json } => show_status(root, *json),
             Verb::Diagnose => print(&diagnosis::report(root)),
             Verb::Retry => retry(),

@@ -1,5 +1,5 @@
 //! What a person who helps needs to see, in one text: the status, failed units with their last lines, the network, the disks, the
-//! settings without secrets. Every part stands alone: one that cannot be read says so and the others follow.
+//! settings without secrets, what other settings are offered from outside. Every part stands alone: one that cannot be read says so and the others follow.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -29,6 +29,7 @@ pub fn report(root: &Path) -> String {
         section(&mut text, title, &output);
     }
     section(&mut text, "settings", &settings(root));
+    section(&mut text, "what is offered from outside", &channels::survey(root));
     text
 }
 

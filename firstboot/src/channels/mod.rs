@@ -1,11 +1,15 @@
 //! Where the configuration comes from: a fixed order of channels, of which the first full configuration wins.
 //!
 //! What a channel gives is hostile until [`Settings::parse`] has accepted it: at most 1 MiB, UTF-8, regular files only, volumes
-//! mounted read-only. What won is stored in `/etc/appliance/config.toml`. Until there is a database, another configuration on a
+//! mounted read-only, properties of OVF as the same TOML that everybody else writes. What won is stored in `/etc/appliance/config.toml`. Until there is a database, another configuration on a
 //! channel replaces it: a first one with a wrong address would otherwise shut the machine for ever. What the operator has edited
 //! stays while the channel says the same as before. With the database the domain is settled, and no channel is looked at again.
 
+mod disc;
 mod fw_cfg;
+mod guestinfo;
+mod medium;
+mod ovf;
 mod stored;
 mod volume;
 
@@ -18,6 +22,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::durable;
 use crate::settings::Settings;
 
+pub use guestinfo::answer as answer_guestinfo;
 pub use stored::PATH as STORED;
 
 /// No configuration is larger; certificates and keys included.
@@ -42,7 +47,13 @@ struct Channel {
 }
 
 /// The channels from outside, in order of precedence.
-const CHANNELS: &[Channel] = &[Channel { look: volume::look }, Channel { look: fw_cfg::look }];
+const CHANNELS: &[Channel] = &[
+    Channel { look: guestinfo::configuration },
+    Channel { look: guestinfo::environment },
+    Channel { look: disc::look },
+    Channel { look: volume::look },
+    Channel { look: fw_cfg::look },
+];
 
 /// What the search through all channels found.
 #[derive(Debug, Default)]
@@ -73,6 +84,24 @@ pub fn search(root: &Path) -> Search {
     search
 }
 
+/// What every channel from outside offers, one line each, without any value.
+pub fn survey(root: &Path) -> String {
+    let mut text = String::new();
+    for channel in CHANNELS {
+        let line = match (channel.look)(root) {
+            Ok(None) => continue,
+            Ok(Some(offer)) => match Settings::parse(&offer.source, &offer.text) {
+                Ok(settings) => format!("{}: valid, for the instance `{}`", offer.source, settings.domain),
+                Err(error) => error.to_string(),
+            },
+            Err(error) => format!("{error:#}"),
+        };
+        text.push_str(&line);
+        text.push('\n');
+    }
+    if text.is_empty() { "nothing\n".to_owned() } else { text }
+}
+
 /// The first valid configuration of the channels from outside.
 fn offered(root: &Path, settled: Option<&str>) -> Search {
     let mut search = Search::default();
@@ -80,7 +109,13 @@ fn offered(root: &Path, settled: Option<&str>) -> Search {
         match (channel.look)(root) {
             Ok(None) => {}
             Ok(Some(offer)) => search.take(offer, settled),
-            Err(error) => search.refused.push(format!("{error:#}")),
+            Err(error) => {
+                let message = format!("{error:#}");
+                // Two channels go through guestinfo, and what is wrong with it is wrong for both.
+                if !search.refused.contains(&message) {
+                    search.refused.push(message);
+                }
+            }
         }
         if search.found.is_some() {
             break;
@@ -145,6 +180,11 @@ fn read_offered(path: &Path, source: &str) -> Result<Option<String>> {
     }
     let mut bytes = Vec::new();
     file.take(LIMIT + 1).read_to_end(&mut bytes).with_context(|| format!("reading {source}"))?;
+    accept(bytes, source)
+}
+
+/// The text of what was offered: at most 1 MiB, UTF-8; `None` when it says nothing.
+fn accept(bytes: Vec<u8>, source: &str) -> Result<Option<String>> {
     if bytes.len() as u64 > LIMIT {
         bail!("{source} is larger than 1 MiB: this cannot be a configuration");
     }
@@ -194,6 +234,17 @@ mod tests {
         let search = search(root.path());
         assert!(search.found.is_none());
         assert!(search.refused[0].contains("`v4don.example.net` for ever"), "{:?}", search.refused);
+    }
+
+    #[test]
+    fn every_offer_is_surveyed() {
+        assert_eq!(super::survey(machine(&[]).path()), "nothing\n");
+        let root = machine(&[(super::fw_cfg::RAW, GOOD.as_bytes())]);
+        let expected =
+            "QEMU's fw_cfg entry opt/org.mastodon/config: valid, for the instance `v6don.example.net`\n";
+        assert_eq!(super::survey(root.path()), expected);
+        let root = machine(&[(super::fw_cfg::RAW, b"schema = 1\n")]);
+        assert!(super::survey(root.path()).contains("missing field `domain`"));
     }
 
     #[test]

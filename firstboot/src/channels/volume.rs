@@ -1,15 +1,13 @@
 //! A configuration volume: a disk or CD-ROM with the label `CIDATA` or `MASTODON` that holds `config.toml`, or `user-data` in our
 //! own format. Layout and label are those of cloud-init's NoCloud, so that every tool that makes such volumes can make ours.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{Offer, read_offered};
-use crate::exec::Run;
+use super::{Offer, medium, read_offered};
 
 const LABELS: [&str; 4] = ["CIDATA", "cidata", "MASTODON", "mastodon"];
-const MOUNT_POINT: &str = "/run/appliance/volume";
 /// First line of a `user-data` that is a configuration; a comment in TOML.
 const MARK: &str = "#mastodon-appliance";
 
@@ -18,28 +16,15 @@ pub(super) fn look(root: &Path) -> Result<Option<Offer>> {
         return Ok(None);
     }
     for label in LABELS {
-        for device in devices(label) {
-            let mount = Mount::read_only(&device)
+        for device in medium::labelled(label) {
+            let offer = medium::visit(&device, |folder| read_folder(folder, label))
                 .with_context(|| format!("reading the volume `{label}` on `{}`", device.display()))?;
-            let offer = read_folder(Path::new(MOUNT_POINT), label);
-            mount.close()?;
-            if let Some(offer) = offer? {
-                return Ok(Some(offer));
+            if offer.is_some() {
+                return Ok(offer);
             }
         }
     }
     Ok(None)
-}
-
-/// The devices that carry a label. udev's link costs nothing; `blkid` also finds what udev has not linked.
-fn devices(label: &str) -> Vec<PathBuf> {
-    let link = Path::new("/dev/disk/by-label").join(label);
-    if link.exists() {
-        return vec![link];
-    }
-    let token = format!("LABEL={label}");
-    let found = Run::new("blkid", &["-c", "/dev/null", "-o", "device", "-t", &token]).output();
-    found.map(|output| output.stdout.lines().map(PathBuf::from).collect()).unwrap_or_default()
 }
 
 /// What the mounted volume offers.
@@ -61,38 +46,6 @@ fn read_folder(folder: &Path, label: &str) -> Result<Option<Offer>> {
             );
         }
         None => Ok(None),
-    }
-}
-
-/// A mounted volume; unmounted when dropped.
-struct Mount {
-    open: bool,
-}
-
-impl Mount {
-    fn read_only(device: &Path) -> Result<Mount> {
-        fs_err::create_dir_all(MOUNT_POINT)?;
-        let device = device.to_string_lossy();
-        // A journalling file system could be written to even by a read-only mount; volumes for exchange have none.
-        let options = ["-t", "iso9660,udf,vfat", "-o", "ro,nosuid,nodev,noexec", "--", &device, MOUNT_POINT];
-        Run::new("mount", &options)
-            .text()
-            .context("mounting it as ISO 9660, UDF or FAT; make the volume with one of these")?;
-        Ok(Mount { open: true })
-    }
-
-    fn close(mut self) -> Result<()> {
-        self.open = false;
-        Run::new("umount", &[MOUNT_POINT]).text()?;
-        Ok(())
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        if self.open {
-            Run::new("umount", &[MOUNT_POINT]).succeeds();
-        }
     }
 }
 

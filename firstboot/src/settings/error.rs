@@ -6,6 +6,7 @@
 pub struct SettingsError {
     source_name: String,
     place: String,
+    line: Option<usize>,
     message: String,
 }
 
@@ -14,20 +15,40 @@ impl SettingsError {
     pub(super) fn from_toml(source_name: &str, text: &str, error: &toml::de::Error) -> Self {
         let message = without_value(&error.message().trim_end().replace('\n', ", "));
         // An empty span at the start is what the reader gives for a key that is not there at all.
-        let place = match error.span() {
+        let position = match error.span() {
             Some(span) if !message.starts_with("missing field") || span.start > 0 => {
-                let (line, column) = position(text, span.start);
-                format!(" line {line}, column {column}")
+                Some(position(text, span.start))
             }
-            _ => String::new(),
+            _ => None,
         };
+        let place = position.map(|(line, column)| format!(" line {line}, column {column}"));
         let remedy = remedy(&message);
-        SettingsError { source_name: source_name.to_owned(), place, message: format!("{message}{remedy}") }
+        SettingsError {
+            source_name: source_name.to_owned(),
+            place: place.unwrap_or_default(),
+            line: position.map(|(line, _)| line),
+            message: format!("{message}{remedy}"),
+        }
     }
 
     /// A contradiction between two settings: the place is a key.
     pub(super) fn at_key(source_name: &str, key: &str, message: String) -> Self {
-        SettingsError { source_name: source_name.to_owned(), place: format!(" key `{key}`"), message }
+        SettingsError {
+            source_name: source_name.to_owned(),
+            place: format!(" key `{key}`"),
+            line: None,
+            message,
+        }
+    }
+
+    /// The line that is refused, from 1; `None` when something is missing or two settings contradict each other.
+    pub fn line(&self) -> Option<usize> {
+        self.line
+    }
+
+    /// Cause and remedy, without the place.
+    pub fn message(&self) -> &str {
+        &self.message
     }
 }
 

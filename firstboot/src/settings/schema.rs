@@ -118,6 +118,26 @@ pub fn to_toml(properties: &BTreeMap<String, String>) -> Result<Option<String>, 
     toml::to_string(&settings).map(Some).map_err(|error| format!("properties: {error}"))
 }
 
+/// The property that stands in a line (from 1) of a text that [`to_toml`] wrote, by [`Field::key`].
+pub fn key_at(text: &str, line: usize) -> Option<String> {
+    let mut table = String::new();
+    let mut path = None;
+    for line in text.lines().take(line) {
+        if let Some(header) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            table = format!("{header}.");
+            path = Some(header.to_owned());
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            path = Some(format!("{table}{key}"));
+        }
+    }
+    let path = path?;
+    // A value may be a table itself, whose keys are no settings of their own.
+    let field = FIELDS.iter().find(|field| {
+        path.strip_prefix(field.path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    });
+    field.map(Field::key)
+}
+
 fn put(table: &mut Table, path: &str, value: Value) {
     match path.split_once('.') {
         None => {

@@ -29,9 +29,10 @@ fn observe(context: &Context) -> Result<Observation> {
 fn verdict(refused: &[String]) -> Observation {
     if refused.is_empty() {
         Observation::Waiting(format!(
-            "no configuration was given: attach a CD-ROM or disk with the label CIDATA that holds `config.toml`, or start QEMU \
-             with `-fw_cfg name=opt/org.mastodon/config,file=config.toml`, or write `{}` here; `appliance config example` \
-             shows one, `appliance retry` looks again at once",
+            "no configuration was given: power off and fill in the OVA's properties, or set `guestinfo.mastodon.config` (VMware), or \
+             attach a CD-ROM or disk with the label CIDATA that holds `config.toml`, or start QEMU with `-fw_cfg \
+             name=opt/org.mastodon/config,file=config.toml`, or write `{}` here; `appliance config example` shows one, `appliance \
+             retry` looks again at once",
             channels::STORED
         ))
     } else {
