@@ -75,6 +75,7 @@ pub fn boot(shell: &Shell, keep: bool) -> Result<()> {
         mac: "52:54:00:6d:61:73".to_owned(),
         fw_cfg: vec![("opt/org.mastodon/config".to_owned(), config.into_bytes())],
         volume: None,
+        cdrom: None,
         resume: None,
     };
     let power_on = Instant::now();

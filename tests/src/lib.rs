@@ -3,7 +3,8 @@
 //!
 //! | Module | What it gives |
 //! | --- | --- |
-//! | [`config_volume`], [`foreground`] | a disk with a configuration; a program at a terminal |
+//! | [`config_volume`], [`ovf_environment`] | a disk with a configuration; a disc with the properties of an OVA |
+//! | [`foreground`] | a program at a terminal |
 //! | [`image`] | the disks that a build gave |
 //! | [`lab`] | a network namespace with router advertisements, DNS, an ACME authority and a mail relay |
 //! | [`client`] | HTTP, TCP and WebSocket as seen from a given place, at a given address, with a given trust anchor |
@@ -26,6 +27,7 @@ pub mod lab;
 pub mod mailbox;
 pub mod namespace;
 pub mod oracle;
+pub mod ovf_environment;
 pub mod sandbox;
 pub mod scenario;
 pub mod standin;
@@ -41,6 +43,7 @@ pub fn packages() -> &'static [&'static str] {
         "e2fsprogs",
         "fdisk",
         "gdisk",
+        "genisoimage",
         "gnupg",
         "golang-github-vmware-govmomi-dev",
         "golang-go",

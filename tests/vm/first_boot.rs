@@ -1,19 +1,22 @@
-//! From a blank machine to a green verdict, in the article's network.
+//! From a blank machine to a green verdict, in the article's network, configured as vSphere does it.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use firstboot::settings::schema::{FIELDS, Field};
 use imgbuild::qemu::accel::Accelerator;
 use imgbuild::qemu::medium;
 use imgbuild::qemu::{Devices, Firmware, Machine, MachineOptions, Net, Verdict};
 use imgbuild::store::Store;
-use testkit::config_volume;
 use testkit::lab::{self, INSTANCE_V4, INSTANCE_V6, Lab};
+use testkit::{config_volume, ovf_environment};
 
 use crate::site::{DOMAIN, Site, folder};
 
 /// Without KVM a first boot takes six to eight minutes on a quiet machine of two cores.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
+/// The instance of a configuration that is attached too, and that must not win.
+const OTHER_DOMAIN: &str = "volume.lab.test";
 
 pub fn turns_green(site: &mut Site) -> Result<()> {
     // Out of the OVA itself, on the devices that it asks vSphere for.
@@ -26,7 +29,9 @@ pub fn turns_green(site: &mut Site) -> Result<()> {
     fs_err::create_dir_all(&folder)?;
     let lab = Lab::start(DOMAIN)?;
     let volume = folder.join("volume.img");
-    config_volume::write(&volume, &lab.config_toml())?;
+    config_volume::write(&volume, &format!("schema = 1\ndomain = \"{OTHER_DOMAIN}\"\n"))?;
+    let disc = folder.join("ovf-env.iso");
+    ovf_environment::write(&disc, &properties(&lab.config_toml())?)?;
     let options = MachineOptions {
         name: "vm-tests".to_owned(),
         accelerator: Accelerator::prove(&system, &Store::default_root())?,
@@ -41,6 +46,7 @@ pub fn turns_green(site: &mut Site) -> Result<()> {
         mac: "52:54:00:6d:61:73".to_owned(),
         fw_cfg: Vec::new(),
         volume: Some(volume),
+        cdrom: Some(disc),
         resume: None,
     };
     let mut machine = Machine::start(&options, &folder)?;
@@ -55,6 +61,41 @@ pub fn turns_green(site: &mut Site) -> Result<()> {
     }
     let report = verdict?.json;
     ensure!(report["domain"] == DOMAIN, "the verdict is about another domain: {report}");
+    Ok(())
+}
+
+/// What somebody who wants this configuration types into the form that an OVA makes vSphere show.
+fn properties(config: &str) -> Result<Vec<(String, String)>> {
+    let config: toml::Table = config.parse()?;
+    let said = |field: &Field| {
+        let path = field.path.split('.').collect::<Vec<_>>();
+        let (last, tables) = path.split_last()?;
+        let table = tables.iter().try_fold(&config, |table, name| table.get(*name)?.as_table())?;
+        Some(match table.get(*last)? {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Array(parts) => {
+                parts.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>().join(", ")
+            }
+            value => value.to_string(),
+        })
+    };
+    // As with vSphere, every property is there, those that nobody filled in with their default.
+    Ok(FIELDS
+        .iter()
+        .map(|field| {
+            (field.key(), said(field).unwrap_or_else(|| field.default.unwrap_or_default().to_owned()))
+        })
+        .collect())
+}
+
+pub fn both_media_are_read_and_the_environment_wins(site: &mut Site) -> Result<()> {
+    let said = site.machine()?.shell("appliance diagnose")?;
+    for wanted in [
+        format!("ovf-env.xml on the CD-ROM /dev/sr0: valid, for the instance `{DOMAIN}`"),
+        format!("config.toml on the volume CIDATA: valid, for the instance `{OTHER_DOMAIN}`"),
+    ] {
+        ensure!(said.contains(&wanted), "no `{wanted}` in: {said}");
+    }
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //!
 //! A machine without KVM takes minutes to boot, so the checks share two boots and run in this order:
 //!
-//! 1. SeaBIOS, cold, in the lab, configured by a CIDATA volume; a reboot; power off; a look at the disks;
+//! 1. SeaBIOS, cold, in the lab, configured by an OVF environment on a CD-ROM; a reboot; power off; a look at the disks;
 //! 2. OVMF, on QEMU's own network, configured by fw_cfg, by `imgbuild smoke`: the image that is built of RPM packages out of the
 //!    stand-in for CentOS 7's repositories. So each image meets one firmware, each firmware one image, and each source of packages is
 //!    booted.
@@ -38,7 +38,11 @@ const CHECKS: &[Check<Site>] = &[
     ("verify_refuses_a_disk_that_refers_to_other_files", tampered::references_are_refused),
     ("boot_shows_the_console_and_ends_with_ctrl_c", build::boot_shows_the_console),
     ("first_boot_turns_green", first_boot::turns_green),
-    ("configuration_of_the_volume_is_stored_for_root_alone", first_boot::configuration_is_stored),
+    (
+        "both_media_are_read_and_the_ovf_environment_wins",
+        first_boot::both_media_are_read_and_the_environment_wins,
+    ),
+    ("configuration_is_stored_for_root_alone", first_boot::configuration_is_stored),
     ("network_has_slaac_and_the_fixed_address_and_ipv4_as_client", first_boot::network_is_the_articles),
     ("about_answers_over_ipv6_with_the_issued_chain", web::about_has_the_issued_chain),
     ("http_redirects_to_https", web::http_redirects),

@@ -109,6 +109,7 @@ pub(super) fn start(options: &Boot, config: Option<&str>, context: &Context) -> 
                 .into_iter()
                 .collect(),
             volume: None,
+            cdrom: None,
             resume: None,
             accelerator,
         },

@@ -78,6 +78,7 @@ fn trial(system: &Medium, folder: &Path) -> Result<()> {
         mac: String::new(),
         fw_cfg: Vec::new(),
         volume: None,
+        cdrom: None,
         resume: None,
         accelerator: Accelerator::Kvm,
     };

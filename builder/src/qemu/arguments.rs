@@ -115,6 +115,11 @@ pub fn arguments(
         let medium = Medium::from(volume.clone());
         disk("volume", &(medium.path.clone(), medium.format()), 2, Devices::Virtio, ",readonly=on");
     }
+    if let Some(disc) = &options.cdrom {
+        let drive = format!("if=none,id=cdrom,format=raw,file={},readonly=on", escape(disc));
+        // An OVA has its drive at the first place of the first IDE controller.
+        add(&["-drive", &drive, "-device", "ide-cd,drive=cdrom,bus=ide.0,unit=0"]);
+    }
     match &options.net {
         Net::None => {}
         Net::User { forwards } => {

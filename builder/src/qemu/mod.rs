@@ -89,6 +89,8 @@ pub struct MachineOptions {
     pub fw_cfg: Vec<(String, Vec<u8>)>,
     /// A disk with a file system, attached read-only: a config volume.
     pub volume: Option<PathBuf>,
+    /// A disc in the CD drive: what a hypervisor hands over an OVF environment on.
+    pub cdrom: Option<PathBuf>,
     /// A snapshot to resume instead of booting.
     pub resume: Option<String>,
     /// KVM or TCG.
