@@ -34,6 +34,7 @@ pub const TOOLS: &[Tool] = &[
     tool("mcopy", "mtools", "fills the EFI system partition"),
     tool("qemu-img", "qemu-utils", "converts and checks disk images"),
     tool("qemu-system-x86_64", "qemu-system-x86", "boots images"),
+    tool("setpriv", "util-linux", "ends a booted image with imgbuild"),
 ];
 
 /// Packages that bring files instead of programs.

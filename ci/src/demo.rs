@@ -59,7 +59,7 @@ pub fn boot(shell: &Shell, keep: bool) -> Result<()> {
     }
     let disks = image::find(shell)?;
     let system = disks.system.into();
-    let accelerator = Accelerator::prove(&system, &Store::default_root())?;
+    let accelerator = Accelerator::prove(&system, &Store::default_root(), |_| ())?;
     say::line(&format!("processor: {}", accelerator.name()));
     let options = MachineOptions {
         name: "demo".to_owned(),
@@ -100,7 +100,7 @@ fn wait_for_green(machine: &mut Machine, stop: &AtomicBool) -> Result<()> {
     let mut progress = Progress::default();
     loop {
         let look = Instant::now();
-        let waited = machine.watch_verdict(Verdict::Green, LOOK, |report| {
+        let waited = machine.watch_verdict(Verdict::Green, LOOK, stop, |report| {
             for line in progress.news(&report.json) {
                 say::line(&format!("{:>12}  {line}", say::duration(start.elapsed())));
             }

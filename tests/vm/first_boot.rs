@@ -34,7 +34,7 @@ pub fn turns_green(site: &mut Site) -> Result<()> {
     ovf_environment::write(&disc, &properties(&lab.config_toml())?)?;
     let options = MachineOptions {
         name: "vm-tests".to_owned(),
-        accelerator: Accelerator::prove(&system, &Store::default_root())?,
+        accelerator: Accelerator::prove(&system, &Store::default_root(), |_| ())?,
         system,
         data: disks.next(),
         devices: Devices::Vmware,

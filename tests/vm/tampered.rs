@@ -70,6 +70,10 @@ pub fn references_are_refused(site: &mut Site) -> Result<()> {
         .arg(&overlay))?;
     let (code, said) = verify(&overlay)?;
     ensure!(code == Some(1) && said.contains("it refers to other files"), "exit code {code:?}: {said}");
+    let boot = Command::new(IMGBUILD).arg("boot").arg(&system).arg("--data").arg(&overlay).output()?;
+    let said = String::from_utf8_lossy(&boot.stderr).into_owned();
+    let code = boot.status.code();
+    ensure!(code == Some(1) && said.contains("it refers to other files"), "exit code {code:?}: {said}");
     Ok(())
 }
 

@@ -1,7 +1,9 @@
 //! `imgbuild boot`: an image in QEMU, left running for the user until he ends it.
 
+use std::io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
 use std::io::{IsTerminal as _, Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,6 +21,7 @@ use crate::error::Fault;
 use crate::qemu::accel::Accelerator;
 use crate::qemu::medium::{self, Medium};
 use crate::qemu::{Devices, Machine, MachineOptions, Net};
+use crate::store::Scratch;
 use crate::tools;
 use crate::view::Kind;
 
@@ -56,20 +59,16 @@ pub fn run(options: &Boot, global: &Global) -> Result<()> {
             let _ = std::io::copy(&mut std::io::stdin(), &mut keys);
         });
     }
-    // Ctrl-C must not end us before the machine and its folder, which holds the configuration, are gone.
-    let ended = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&ended);
-    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("listening for Ctrl-C")?;
     let mut buffer = [0; 4096];
-    while !ended.load(Ordering::Relaxed) && machine.is_running()? {
+    while !running.ended.load(Ordering::Relaxed) && machine.is_running()? {
         match console.read(&mut buffer) {
             Ok(0) => break,
             Ok(count) => std::io::stdout()
                 .write_all(&buffer[..count])
                 .and_then(|()| std::io::stdout().flush())
                 .context("showing the console")?,
-            Err(error)
-                if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
+            // The last is Ctrl-C itself.
+            Err(error) if matches!(error.kind(), WouldBlock | TimedOut | Interrupted) => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -83,14 +82,33 @@ pub(super) struct Running {
     pub http: u16,
     pub https: u16,
     pub ssh: u16,
-    _folder: tempfile::TempDir,
+    /// Ctrl-C has come: whoever waits gives up.
+    pub ended: Arc<AtomicBool>,
+    _scratch: Scratch,
+}
+
+/// The error of a command that Ctrl-C has ended.
+pub(super) fn interrupted() -> anyhow::Error {
+    Fault::environment("interrupted").into()
 }
 
 pub(super) fn start(options: &Boot, config: Option<&str>, context: &Context) -> Result<Running> {
-    tools::require(&["qemu-system-x86_64", "qemu-img"])?;
+    tools::require(&["qemu-system-x86_64", "qemu-img", "setpriv"])?;
+    // Ctrl-C must not end us before the machine and its folder, which holds the configuration, are gone.
+    let ended = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&ended);
+    ctrlc::set_handler(move || flag.store(true, Ordering::Relaxed)).context("listening for Ctrl-C")?;
     let (system, data, devices) = media(options)?;
-    let accelerator = Accelerator::prove(&system, context.store.root())?;
-    let folder = tempfile::Builder::new().prefix("imgbuild-boot-").tempdir()?;
+    let log = |why: &str| context.log.line(why);
+    let accelerator = Accelerator::prove(&system, context.store.root(), log)?;
+    if ended.load(Ordering::Relaxed) {
+        return Err(interrupted());
+    }
+    // Swept by the next run, should this one be killed; others may look into a scratch folder, and not into this one.
+    let scratch = context.store.scratch()?;
+    let folder = scratch.path().join("machine");
+    fs::create_dir(&folder)?;
+    fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700))?;
     let (http, https, ssh) = (free_port()?, free_port()?, free_port()?);
     let machine = Machine::start(
         &MachineOptions {
@@ -113,21 +131,20 @@ pub(super) fn start(options: &Boot, config: Option<&str>, context: &Context) -> 
             resume: None,
             accelerator,
         },
-        folder.path(),
+        &folder,
     )?;
-    Ok(Running { machine, accelerator, http, https, ssh, _folder: folder })
+    Ok(Running { machine, accelerator, http, https, ssh, ended, _scratch: scratch })
 }
 
 /// The disks that the file stands for, and how they hang in the machine: an OVA brings both, and asks for VMware's devices.
 fn media(options: &Boot) -> Result<(Medium, Option<Medium>, Devices)> {
     let path = &options.disk;
-    let kind = crate::view::kind(path)?;
-    crate::view::refuse_references(path, kind)?;
-    let given = options.data.clone().map(Medium::from);
-    if kind != Kind::Ova {
-        let beside = || data_disk_beside(path).map(Medium::from);
-        return Ok((path.clone().into(), given.or_else(beside), Devices::Virtio));
+    if crate::view::kind(path)? != Kind::Ova {
+        let data = options.data.clone().or_else(|| data_disk_beside(path));
+        let data = data.map(|data| Medium::of_user(&data)).transpose()?;
+        return Ok((Medium::of_user(path)?, data, Devices::Virtio));
     }
+    let given = options.data.as_deref().map(Medium::of_user).transpose()?;
     if options.write {
         let message = format!("--write: `{}` is a package, whose disks cannot be written to", path.display());
         return Err(Fault::user(message)

@@ -1,5 +1,6 @@
 //! `imgbuild smoke`: boots an image, waits for its own verdict, checks it from outside.
 
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -32,7 +33,7 @@ pub fn run(smoke: &Smoke, global: &Global) -> Result<()> {
     let recorder = smoke.record.is_some().then(|| running.machine.record());
     context.reporter.doing(running.accelerator.name());
     let limit = Duration::from_secs(options.timeout);
-    let report = running.machine.watch_verdict(Verdict::Green, limit, |report| {
+    let report = running.machine.watch_verdict(Verdict::Green, limit, &running.ended, |report| {
         let steps = report.json["steps"].as_object();
         let done = steps.map_or(0, |steps| steps.values().filter(|state| *state == "done").count());
         context.reporter.progress(
@@ -48,6 +49,11 @@ pub fn run(smoke: &Smoke, global: &Global) -> Result<()> {
         let answer = report.as_ref().ok().and_then(|_| running.machine.shell(QUESTION).ok());
         let blank = blank_record(options, running.accelerator.name());
         recorder.finish(blank, report.is_ok().then_some(age), answer.as_deref()).save(path)?;
+    }
+    // What a guest says that loses its machine is no verdict.
+    let interrupted = || running.ended.load(Ordering::Relaxed);
+    if interrupted() {
+        return Err(boot::interrupted());
     }
     let report = report.map_err(|error| Fault::environment(format!("{error:#}")))?;
     context.reporter.stage_done("boot", green, false);
@@ -82,11 +88,17 @@ pub fn run(smoke: &Smoke, global: &Global) -> Result<()> {
         (format!("http://{domain}/about"), (running.http, 80), "301"),
     ];
     for (url, port, status) in &wanted {
+        if interrupted() {
+            return Err(boot::interrupted());
+        }
         match curl(url, *port) {
             Ok(got) if got.trim() == *status => {}
             Ok(got) => wrong.push(format!("{url} answered {}, not {status}", got.trim())),
             Err(error) => wrong.push(format!("{url} did not answer: {error:#}")),
         }
+    }
+    if interrupted() {
+        return Err(boot::interrupted());
     }
     context.reporter.stage_done("check", start.elapsed().saturating_sub(green), false);
     if !wrong.is_empty() {

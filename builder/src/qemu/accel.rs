@@ -1,7 +1,8 @@
 //! KVM or TCG: KVM is believed only after a guest kernel has come up in it.
 //!
 //! `/dev/kvm` may open and create machines whose kernels hang (nested or filtered virtualisation). So the first machine on a host
-//! is a trial: the image itself, its disks untouched, for at most half a minute. The answer is kept until the host reboots.
+//! is a trial: the image itself, its disks untouched, for at most half a minute. The answer is kept until the host reboots, unless
+//! the image gave none.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use fs_err as fs;
 
 use super::medium::Medium;
 use super::{Devices, Firmware, Machine, MachineOptions, Net};
+use crate::exec::Log;
 
 /// What runs the guest's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,19 +45,31 @@ impl Accelerator {
         }
     }
 
-    /// KVM when a trial of this system disk comes up in it, else TCG. `store` keeps the answer.
-    pub fn prove(system: &Medium, store: &Path) -> Result<Self> {
+    /// KVM when a trial of this system disk comes up in it, else TCG. `store` keeps the answer, `log` hears why it is not KVM.
+    pub fn prove(system: &Medium, store: &Path, log: impl FnOnce(&str)) -> Result<Self> {
         if fs::OpenOptions::new().read(true).write(true).open("/dev/kvm").is_err() {
             return Ok(Accelerator::Tcg);
         }
         let answer = answer_path(store)?;
         if let Ok(text) = fs::read_to_string(&answer) {
-            return Ok(if text.trim() == "kvm" { Accelerator::Kvm } else { Accelerator::Tcg });
+            return Ok(if text.lines().next() == Some("kvm") { Accelerator::Kvm } else { Accelerator::Tcg });
         }
         let folder = tempfile::tempdir()?;
-        let works = trial(system, folder.path()).is_ok();
-        crate::atomic::write(&answer, if works { b"kvm\n" } else { b"tcg\n" })?;
-        Ok(if works { Accelerator::Kvm } else { Accelerator::Tcg })
+        match trial(system, folder.path())? {
+            Trial::Works => {
+                crate::atomic::write(&answer, b"kvm\n")?;
+                Ok(Accelerator::Kvm)
+            }
+            Trial::Fails(reason) => {
+                log(&format!("KVM does not work here: {reason}"));
+                crate::atomic::write(&answer, format!("tcg\n{reason}\n").as_bytes())?;
+                Ok(Accelerator::Tcg)
+            }
+            Trial::Silent(reason) => {
+                log(&format!("KVM could not be tried by this image: {reason}"));
+                Ok(Accelerator::Tcg)
+            }
+        }
     }
 }
 
@@ -64,7 +78,17 @@ fn answer_path(store: &Path) -> Result<PathBuf> {
     Ok(store.join("kvm").join(boot.trim()))
 }
 
-fn trial(system: &Medium, folder: &Path) -> Result<()> {
+/// What a trial has shown.
+enum Trial {
+    /// A kernel came up.
+    Works,
+    /// QEMU did not live, or what the boot loader started did not.
+    Fails(String),
+    /// Nothing was ever heard: it may as well be the disk, which no BIOS boots.
+    Silent(String),
+}
+
+fn trial(system: &Medium, folder: &Path) -> Result<Trial> {
     let options = MachineOptions {
         name: "kvm-trial".to_owned(),
         system: system.clone(),
@@ -82,5 +106,18 @@ fn trial(system: &Medium, folder: &Path) -> Result<()> {
         resume: None,
         accelerator: Accelerator::Kvm,
     };
-    Machine::start(&options, folder)?.wait_serial(ALIVE, TRIAL_LIMIT)
+    // A disk that cannot be opened says nothing of KVM.
+    super::arguments::disks(&options, folder, &Log::create(&folder.join("trial.log"))?)?;
+    let mut machine = match Machine::start(&options, folder) {
+        Ok(machine) => machine,
+        Err(error) => return Ok(Trial::Fails(format!("{error:#}"))),
+    };
+    let Err(error) = machine.wait_serial(ALIVE, TRIAL_LIMIT) else { return Ok(Trial::Works) };
+    let reason = format!("{error:#}");
+    Ok(match machine.child.try_wait()? {
+        // By a signal or an error of its own; Ctrl-C ends it well.
+        Some(status) if !status.success() => Trial::Fails(reason),
+        None if !machine.serial()?.trim().is_empty() => Trial::Fails(reason),
+        _ => Trial::Silent(reason),
+    })
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -50,8 +51,10 @@ struct Agent {
 
 /// Connects and synchronises: what an earlier client left unread is thrown away.
 fn connect(socket: &Path, deadline: Instant) -> Result<Agent> {
-    let mut number = 1;
+    // One that no earlier command of this process has used: its answer may still be on the way.
+    static NUMBERS: AtomicU64 = AtomicU64::new(1);
     loop {
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let stream = UnixStream::connect(socket).context("connecting to the guest agent's port")?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let mut agent = Agent { reader: BufReader::new(stream) };
@@ -67,7 +70,6 @@ fn connect(socket: &Path, deadline: Instant) -> Result<Agent> {
         if Instant::now() > deadline {
             bail!("the guest agent does not answer");
         }
-        number += 1;
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use fs_err as fs;
 
-use super::medium::Medium;
+use super::medium::{Medium, VHD_SIZE};
 use super::{Devices, Firmware, MachineOptions, Net};
 use crate::exec::{Log, Run};
 
@@ -94,8 +94,9 @@ pub fn arguments(
         add(&["-device", "pvscsi,id=scsi,addr=0x5"]);
     }
     let mut disk = |id: &str, (path, format): &(PathBuf, &str), place: u8, devices: Devices, more: &str| {
+        let size = if *format == "vpc" { format!(",{}={}", VHD_SIZE.0, VHD_SIZE.1) } else { String::new() };
         let drive = format!(
-            "if=none,id={id},format={format},file={},cache=writeback,discard=unmap{more}",
+            "if=none,id={id},format={format}{size},file={},cache=writeback,discard=unmap{more}",
             escape(path)
         );
         let device = match devices {

@@ -13,6 +13,7 @@ mod serial;
 
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -27,7 +28,7 @@ use accel::Accelerator;
 use medium::Medium;
 use qmp::Qmp;
 
-/// How long QEMU may take to open its sockets, in seconds.
+/// How long QEMU may take to open its sockets.
 const START_LIMIT: Duration = Duration::from_secs(30);
 /// How long a machine may say nothing at all: firmware and boot loader write within seconds, even under emulation.
 const SILENCE: Duration = Duration::from_secs(180);
@@ -120,7 +121,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts QEMU. The folder gets the sockets, `serial.log`, `qemu.log` and the overlays.
+    /// Starts QEMU. The folder gets `serial.log`, `qemu.log` and the overlays. QEMU ends with the thread that calls this, even if
+    /// that is killed.
     pub fn start(options: &MachineOptions, folder: &Path) -> Result<Machine> {
         fs::create_dir_all(folder)?;
         let log = Log::create(&folder.join("commands.log"))?;
@@ -129,12 +131,12 @@ impl Machine {
         let disks = arguments::disks(options, folder, &log)?;
         let arguments = arguments::arguments(options, &disks, folder, sockets.path())?;
         let output = fs::File::create(folder.join("qemu.log"))?;
+        let run = Run::new(&log, "setpriv").args(["--pdeathsig", "KILL", "--"]);
         let run = match &options.net {
-            Net::Tap { namespace: Some(namespace), .. } => {
-                Run::new(&log, "ip").args(["netns", "exec", namespace, "qemu-system-x86_64"])
-            }
-            _ => Run::new(&log, "qemu-system-x86_64"),
+            Net::Tap { namespace: Some(namespace), .. } => run.args(["ip", "netns", "exec", namespace]),
+            _ => run,
         };
+        let run = run.arg("qemu-system-x86_64");
         let powered = Instant::now();
         let mut child = run.args(arguments).start(&output)?;
         let qmp = match wait_for_qmp(&sockets.path().join("qmp"), &mut child) {
@@ -168,19 +170,23 @@ impl Machine {
 
     /// Waits until the guest gives the wanted verdict.
     pub fn wait_verdict(&mut self, wanted: Verdict, limit: Duration) -> Result<VerdictReport> {
-        self.watch_verdict(wanted, limit, |_| {})
+        self.watch_verdict(wanted, limit, &AtomicBool::new(false), |_| {})
     }
 
-    /// The same; every new report is shown to `watch`.
+    /// The same; every new report is shown to `watch`, and `ended` ends the wait with an error.
     pub fn watch_verdict(
         &mut self,
         wanted: Verdict,
         limit: Duration,
+        ended: &AtomicBool,
         mut watch: impl FnMut(&VerdictReport),
     ) -> Result<VerdictReport> {
         let start = Instant::now();
         let mut seen = None;
         loop {
+            if ended.load(Ordering::Relaxed) {
+                bail!("interrupted");
+            }
             let text = self.serial()?;
             if let Some(report) = serial::last_report(&text) {
                 if seen.as_ref() != Some(&report) {

@@ -27,6 +27,10 @@ const FILE_LIMIT: u64 = 16 << 20;
 const LINE_LIMIT: usize = 64 << 10;
 /// Most entries of each list that are kept.
 const ENTRIES: usize = 4000;
+/// Latest time that is believed, in seconds: a year is longer than any boot, and the drawing divides by these.
+const LATEST: f64 = 3.2e7;
+/// Latest time that a guest's clock is believed, in microseconds: half of it, since power-on comes before its zero.
+const LATEST_IN_GUEST: u64 = 16_000_000_000_000;
 /// How often the serial log is looked at.
 const INTERVAL: Duration = Duration::from_millis(20);
 /// What is asked of the guest: the manager's own times, then those of every unit.
@@ -108,8 +112,7 @@ impl Record {
         let spans = || record.phases.iter().chain(&record.steps).chain(&record.units);
         let times = spans().flat_map(|span| [span.begin, span.end]);
         let all = times.chain(record.verdicts.iter().map(|moment| moment.at)).chain(record.green);
-        // A year is longer than any boot; the drawing divides by these.
-        if all.into_iter().any(|time| !(0.0..=3.2e7).contains(&time))
+        if all.into_iter().any(|time| !(0.0..=LATEST).contains(&time))
             || spans().any(|span| span.end < span.begin)
         {
             return Err(named(&"a time in it is before power-on, or an end before its begin").into());
@@ -293,7 +296,7 @@ impl Answer {
             // Zero is systemd's word for never.
             let seconds = |key: &str| {
                 let micros: u64 =
-                    fields.get(key)?.parse().ok().filter(|micros| (1..1 << 45).contains(micros))?;
+                    fields.get(key)?.parse().ok().filter(|micros| (1..LATEST_IN_GUEST).contains(micros))?;
                 Some(Duration::from_micros(micros).as_secs_f64())
             };
             answer.initrd = answer.initrd.or_else(|| seconds("InitRDTimestampMonotonic"));
