@@ -6,8 +6,9 @@
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io::{BufReader, Read as _, Write};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
@@ -57,6 +58,14 @@ pub struct Run<'a> {
     folder: Option<PathBuf>,
     stdout: Option<std::fs::File>,
     on_line: Option<LineWatcher<'a>>,
+}
+
+/// How a program ended.
+struct Ended {
+    status: ExitStatus,
+    stdout: String,
+    /// That in words, and its last lines.
+    message: String,
 }
 
 /// Search path of every child: the user's, then the folders of system tools that an ordinary user's lacks.
@@ -132,7 +141,30 @@ impl<'a> Run<'a> {
     }
 
     /// Runs it and returns its standard output (unless that went to a file).
-    pub fn capture(mut self) -> Result<String> {
+    pub fn capture(self) -> Result<String> {
+        let log = self.log.path().to_owned();
+        let ended = self.finish()?;
+        if ended.status.success() {
+            return Ok(ended.stdout);
+        }
+        Err(Fault::environment(ended.message).hint(format!("the whole log is in `{}`", log.display())).into())
+    }
+
+    /// Runs a program that judges: nothing when it ended well, what it said when it ended with one of these exit codes. Any other
+    /// end, by a signal too, is an error of the environment.
+    pub fn judge(self, verdicts: RangeInclusive<i32>) -> Result<Option<String>> {
+        let log = self.log.path().to_owned();
+        let ended = self.finish()?;
+        match ended.status.code() {
+            Some(0) => Ok(None),
+            Some(code) if verdicts.contains(&code) => Ok(Some(ended.message)),
+            _ => Err(Fault::environment(ended.message)
+                .hint(format!("the whole log is in `{}`", log.display()))
+                .into()),
+        }
+    }
+
+    fn finish(mut self) -> Result<Ended> {
         let line = command_line(&self.program, &self.args);
         self.log.line(&format!("$ {line}"));
         let start = Instant::now();
@@ -162,9 +194,6 @@ impl<'a> Run<'a> {
         }
         let status = child.wait().with_context(|| format!("waiting for `{line}`"))?;
         self.log.line(&format!("# {status} after {:.1} s", start.elapsed().as_secs_f64()));
-        if status.success() {
-            return Ok(if to_file { String::new() } else { stdout });
-        }
         let name =
             Path::new(&self.program).file_name().unwrap_or(&self.program).to_string_lossy().into_owned();
         let mut message = format!("`{name}` ended with {status}");
@@ -172,9 +201,7 @@ impl<'a> Run<'a> {
             message.push_str("\n  | ");
             message.push_str(text.trim_end());
         }
-        Err(Fault::environment(message)
-            .hint(format!("the whole log is in `{}`", self.log.path.display()))
-            .into())
+        Ok(Ended { status, stdout: if to_file { String::new() } else { stdout }, message })
     }
 
     /// Starts it and leaves it running; its output goes to the file. For QEMU and servers, whose owner stops them.
@@ -302,6 +329,17 @@ mod tests {
         assert!(text.contains("`sh` ended with exit status: 7"), "{text}");
         assert!(text.contains("| two") && text.contains("hint: the whole log is in"), "{text}");
         assert_eq!(crate::error::exit_code(&error), 2);
+    }
+
+    #[test]
+    fn only_an_exit_code_that_is_an_answer_is_one() {
+        let (_folder, log) = log();
+        let judge = |script: &str| Run::new(&log, "sh").args(["-c", script]).judge(1..=3);
+        assert_eq!(judge("true").unwrap(), None);
+        assert!(judge("echo two; exit 2").unwrap().unwrap().contains("| two"));
+        for script in ["exit 4", "kill -9 $$"] {
+            assert_eq!(crate::error::exit_code(&judge(script).unwrap_err()), 2, "{script}");
+        }
     }
 
     #[test]

@@ -97,6 +97,7 @@ impl View {
             return Ok(&self.given);
         }
         if self.raw.get().is_none() {
+            self.require_room()?;
             let scratch = self.store.scratch()?;
             let path = scratch.path().join("view.raw");
             to_raw(self.disk.as_ref(), &path)?;
@@ -104,6 +105,30 @@ impl View {
             let _ = self.raw.set((path, scratch));
         }
         self.raw.get().map(|(path, _)| path.as_path()).context("the raw copy was just made")
+    }
+
+    /// Refuses a raw copy that the store's file system has no room for: a small file may unpack to terabytes.
+    fn require_room(&self) -> Result<()> {
+        let stat = rustix::fs::statvfs(self.store.root())?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let mut disk = self.disk.twin();
+        let (mut data, mut at) = (0_u64, 0);
+        // Ends soon, whatever the tables claim: what counts is only whether it fits.
+        while let Some(range) = disk.next_data(at)? {
+            data = data.saturating_add(range.end - range.start);
+            at = range.end;
+            if data > free {
+                let message = format!(
+                    "{} has more data than the store's file system has room for ({} MiB)",
+                    disk.name(),
+                    free >> 20
+                );
+                return Err(Fault::environment(message)
+                    .hint("name a folder on a larger file system with IMGBUILD_STORE; an image of a few MiB that unpacks to so much is no honest one")
+                    .into());
+            }
+        }
+        Ok(())
     }
 
     /// Where the root partition begins, in bytes.
@@ -116,17 +141,22 @@ impl View {
 
     /// A file's text; `None` when it is not there.
     pub fn text(&self, path: &str) -> Result<Option<String>> {
-        let named = |error| foreign(error, &format!("`{path}` in the image"));
-        if !self.root.exists(path).map_err(named)? {
+        if !self.root.exists(path).map_err(|error| of_file(error, path))? {
             return Ok(None);
         }
-        if self.root.metadata(path).map_err(named)?.len() > TEXT_LIMIT {
-            return Err(
-                Fault::user(format!("`{path}` in the image is too large to be what it should be")).into()
-            );
+        Ok(Some(String::from_utf8_lossy(&self.bytes(path, TEXT_LIMIT)?).into_owned()))
+    }
+
+    /// A file's content, of `limit` bytes at most. The file system may claim any length, and [`Ext4::read`] would ask for that much
+    /// memory: this is the way to read.
+    pub fn bytes(&self, path: &str, limit: u64) -> Result<Vec<u8>> {
+        let length = self.root.metadata(path).map_err(|error| of_file(error, path))?.len();
+        if length > limit {
+            let message =
+                format!("`{path}` in the image is too large to be what it should be: {length} bytes");
+            return Err(Fault::user(message).into());
         }
-        let bytes = self.root.read(path).map_err(named)?;
-        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+        self.root.read(path).map_err(|error| of_file(error, path))
     }
 
     /// Every file at or below a folder, folders before what they hold, in order of names. Links are not followed.
@@ -157,6 +187,10 @@ impl View {
         }
         Ok(())
     }
+}
+
+fn of_file(error: Ext4Error, path: &str) -> anyhow::Error {
+    foreign(error, &format!("`{path}` in the image"))
 }
 
 /// An error of the image's file system: the image's fault, unless the disk below it has said more.
@@ -330,6 +364,21 @@ mod tests {
             "{text}"
         );
         assert_eq!(text.matches("hint:").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_file_of_any_length_is_read_up_to_its_limit() {
+        let images = images();
+        // As a hostile image has it: an inode that claims more than any memory holds.
+        let offset = Layout::plan(120 << 20, 34 << 20).unwrap().root.offset();
+        images.file("script", b"set_inode_field hostname size 0x20000000000\n");
+        images.run("debugfs", &format!("-w -f script disk.raw?offset={offset}"));
+        let context = Context::for_tests(&images.path("store"));
+        let view = View::open(&images.path("disk.raw"), &context).unwrap();
+        for error in [view.bytes("/hostname", 1 << 30).unwrap_err(), view.text("/hostname").unwrap_err()] {
+            assert!(error.to_string().contains("too large to be what it should be"), "{error}");
+            assert_eq!(exit_code(&error), 1);
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub fn image_is_built_and_verified(site: &mut Site) -> Result<()> {
     let disks = Disks::find(&folder)?;
     oracle::image_is_sound(&disks.system)?;
     oracle::image_is_sound(&disks.data)?;
-    imgbuild(&["verify", &text(&disks.system)], BUILD_LIMIT)?;
+    verified(&disks.system, BUILD_LIMIT)?;
     site.disks = Some(disks);
     Ok(())
 }
@@ -37,7 +37,8 @@ pub fn boot_shows_the_console(site: &mut Site) -> Result<()> {
     let system = text(&site.disks()?.system);
     let mut boot = Foreground::start(Path::new(IMGBUILD), &["boot", &system])?;
     boot.wait_for("Linux version", KERNEL_LIMIT)?;
-    boot.interrupt(Duration::from_secs(30))?;
+    let status = boot.interrupt(Duration::from_secs(30))?;
+    ensure!(status.success(), "after Ctrl-C the program ended with {status}");
     Ok(())
 }
 
@@ -101,6 +102,14 @@ pub fn imgbuild(args: &[&str], limit: Duration) -> Result<String> {
         output.status
     );
     Ok(out.into_owned())
+}
+
+/// `imgbuild verify` finds nothing, and has looked at the content of the disk too.
+pub fn verified(path: &Path, limit: Duration) -> Result<()> {
+    let said = imgbuild(&["verify", &text(path)], limit)?;
+    let looked = said.lines().any(|line| line.split_whitespace().eq(["file-system", "ok"]));
+    ensure!(looked, "the content was not looked at:\n{said}");
+    Ok(())
 }
 
 pub fn text(path: &Path) -> String {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use testkit::{oracle, vsphere};
 
-use crate::build::{imgbuild, text, with_offline};
+use crate::build::{imgbuild, text, verified, with_offline};
 use crate::site::Site;
 
 const LIMIT: Duration = Duration::from_secs(15 * 60);
@@ -34,7 +34,7 @@ pub fn ova_and_raw_are_the_same_disk(site: &mut Site) -> Result<()> {
     for part in ["vmx-13", "VirtualSCSI", "VmxNet3", "VM Network", "streamOptimized"] {
         ensure!(descriptor.contains(part), "no `{part}` in the descriptor:\n{descriptor}");
     }
-    imgbuild(&["verify", &text(&ova)], LIMIT)?;
+    verified(&ova, LIMIT)?;
     let raw = folder.path().join(format!("{stem}.raw"));
     oracle::gpt_is_sound(&raw)?;
     oracle::images_are_equal(&system, &raw)?;

@@ -22,16 +22,17 @@ const DISK_DRIVERS: &[&str] = &[
     "sd_mod",
     "ext4",
 ];
+/// Largest initramfs that is read, in bytes: ours have 30 to 100 MiB.
+const INITRD_LIMIT: u64 = 512 << 20;
 /// Network cards of VMware and KVM.
 const NIC_DRIVERS: &[&str] = &["vmxnet3", "virtio_net", "e1000", "e1000e"];
 
 /// e2fsck finds nothing.
 pub fn file_system(view: &View, context: &Context) -> Result<Vec<String>> {
     let target = format!("{}?offset={}", view.raw()?.display(), view.root_offset());
-    Ok(match Run::new(&context.log, "e2fsck").arg("-fn").arg(target).run() {
-        Ok(()) => Vec::new(),
-        Err(error) => vec![format!("e2fsck: {error:#}")],
-    })
+    // Damage that it cannot read past ends it with 8.
+    let found = Run::new(&context.log, "e2fsck").arg("-fn").arg(target).judge(1..=15)?;
+    Ok(found.map(|found| format!("e2fsck: {found}")).into_iter().collect())
 }
 
 /// MBR code, and a core image where it points.
@@ -67,11 +68,10 @@ pub fn uefi_boot(view: &View, context: &Context) -> Result<Vec<String>> {
         return Ok(vec!["there is no EFI system partition".to_owned()]);
     };
     let image = format!("{}@@{}", view.raw()?.display(), partition.extent.offset());
-    let listing =
-        Run::new(&context.log, "mdir").args(["-b", "-i", &image, "::/EFI/BOOT/BOOTX64.EFI"]).capture();
-    Ok(match listing {
-        Ok(_) => Vec::new(),
-        Err(_) => vec!["the EFI system partition has no EFI/BOOT/BOOTX64.EFI".to_owned()],
+    let listing = Run::new(&context.log, "mdir").args(["-b", "-i", &image, "::/EFI/BOOT/BOOTX64.EFI"]);
+    Ok(match listing.judge(1..=1)? {
+        None => Vec::new(),
+        Some(_) => vec!["the EFI system partition has no EFI/BOOT/BOOTX64.EFI".to_owned()],
     })
 }
 
@@ -136,6 +136,11 @@ pub fn grub_cfg(view: &View, _: &Context) -> Result<Vec<String>> {
         wrong.push("it has no entry with a kernel and an initrd".to_owned());
         return Ok(wrong);
     };
+    if view.root.exists(kernel.as_str()).unwrap_or(false) && version(view, &kernel)?.is_none() {
+        wrong.push(format!(
+            "it starts `{kernel}`, whose file has no version in its name: its modules cannot be found"
+        ));
+    }
     for file in [kernel, initrd] {
         if !view.root.exists(file.as_str()).unwrap_or(false) {
             wrong.push(format!("it starts `{file}`, which does not exist"));
@@ -155,8 +160,14 @@ fn module(path: &str) -> Option<String> {
     ["", ".xz", ".zst", ".gz"].contains(&rest).then(|| name.replace('-', "_"))
 }
 
+/// The version of a kernel that is there, of which its file is called.
+fn version(view: &View, kernel: &str) -> Result<Option<String>> {
+    let real = view.root.canonicalize(kernel)?.display().to_string();
+    Ok(real.rsplit('/').next().and_then(|name| name.strip_prefix("vmlinuz-")).map(str::to_owned))
+}
+
 /// Folder of the first entry's modules, and the modules built into that kernel.
-/// Nothing when the first entry starts no kernel: that is `grub-cfg`'s finding.
+/// Nothing when the first entry starts no kernel, or one without a version: that is `grub-cfg`'s finding.
 fn kernel_modules(view: &View) -> Result<Option<(String, Vec<String>)>> {
     let text = menu(view)?.unwrap_or_default().1;
     let Some((kernel, ..)) =
@@ -164,12 +175,7 @@ fn kernel_modules(view: &View) -> Result<Option<(String, Vec<String>)>> {
     else {
         return Ok(None);
     };
-    let real = view.root.canonicalize(kernel.as_str())?.display().to_string();
-    let version = real
-        .rsplit('/')
-        .next()
-        .and_then(|name| name.strip_prefix("vmlinuz-"))
-        .context("the kernel's file has no version in its name")?;
+    let Some(version) = version(view, &kernel)? else { return Ok(None) };
     let folder = format!("/lib/modules/{version}");
     let builtin = view.text(&format!("{folder}/modules.builtin"))?.unwrap_or_default();
     Ok(Some((folder, builtin.lines().filter_map(module).collect())))
@@ -182,7 +188,7 @@ pub fn initrd_drivers(view: &View, _: &Context) -> Result<Vec<String>> {
     if !view.root.exists(initrd.as_str()).unwrap_or(false) {
         return Ok(Vec::new());
     }
-    let names = match crate::initramfs::names(&view.root.read(initrd.as_str())?) {
+    let names = match view.bytes(&initrd, INITRD_LIMIT).and_then(|bytes| crate::initramfs::names(&bytes)) {
         Ok(names) => names,
         Err(error) => return Ok(vec![format!("`{initrd}` cannot be read: {error:#}")]),
     };

@@ -1,5 +1,7 @@
-//! What other programs say of an artifact that a build wrote. A program that is missing is an error; what it says is a finding.
+//! What other programs say of an artifact that a build wrote. What they say is a finding; a program that is missing, was killed or
+//! could not do its work is an error.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use anyhow::Result;
@@ -8,6 +10,9 @@ use super::package;
 use crate::context::Context;
 use crate::exec::Run;
 use crate::qemu::medium::part_of;
+
+/// How `qemu-img compare` ends when the disks differ; beyond that it could not compare them.
+const DIFFERENT: RangeInclusive<i32> = 1..=1;
 
 /// An OVA: its members as GNU tar lists them, and its disks against their sources, in place.
 pub fn package(path: &Path, sources: &[&Path], context: &Context) -> Result<Vec<String>> {
@@ -22,20 +27,15 @@ pub fn package(path: &Path, sources: &[&Path], context: &Context) -> Result<Vec<
         wrong.push(format!("it has {} disks", disks.len()));
     }
     for (disk, source) in disks.iter().zip(sources) {
-        let within = Run::new(&context.log, "qemu-img").args(["compare", "-q", "-f", "vmdk", "-F", "raw"]);
-        run(within.arg(part_of(path, disk.offset, disk.length)).arg(source), &mut wrong);
+        let within = Run::new(&context.log, "qemu-img").args(["compare", "-f", "vmdk", "-F", "raw"]);
+        let differs = within.arg(part_of(path, disk.offset, disk.length)).arg(source).judge(DIFFERENT)?;
+        wrong.extend(differs);
     }
     Ok(wrong)
 }
 
 /// Every byte of a disk against its source.
-pub fn compare(path: &Path, format: &str, source: &Path, context: &Context, wrong: &mut Vec<String>) {
-    let whole = Run::new(&context.log, "qemu-img").args(["compare", "-q", "-f", format, "-F", "raw"]);
-    run(whole.arg(path).arg(source), wrong);
-}
-
-fn run(command: Run<'_>, wrong: &mut Vec<String>) {
-    if let Err(error) = command.run() {
-        wrong.push(format!("{error:#}"));
-    }
+pub fn compare(path: &Path, format: &str, source: &Path, context: &Context) -> Result<Option<String>> {
+    let whole = Run::new(&context.log, "qemu-img").args(["compare", "-f", format, "-F", "raw"]);
+    whole.arg(path).arg(source).judge(DIFFERENT)
 }

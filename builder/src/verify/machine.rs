@@ -36,7 +36,7 @@ pub fn private_keys(view: &View, _: &Context) -> Result<Vec<String>> {
     for folder in ["/etc", "/root", "/home", "/var", "/srv"] {
         view.walk(folder, &mut |node| {
             let is_file = node.metadata.file_type().is_regular_file();
-            if is_file && node.metadata.len() < KEY_LIMIT && holds_key(&view.root.read(node.path.as_str())?) {
+            if is_file && node.metadata.len() < KEY_LIMIT && holds_key(&view.bytes(&node.path, KEY_LIMIT)?) {
                 wrong.push(format!("private key: `{}`", node.path));
             }
             Ok(())

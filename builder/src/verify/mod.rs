@@ -11,7 +11,7 @@ mod system;
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::context::Context;
 use crate::disk::DiskImage;
@@ -20,7 +20,7 @@ use crate::export::{Draft, Format};
 use crate::recipe::Recipe;
 use crate::view::{Kind, View, kind};
 
-use self::package::{Outcome, Verdict};
+use self::package::{Outcome, Readable, Verdict};
 
 /// One check.
 pub struct Check {
@@ -139,21 +139,15 @@ pub fn drafts(
         };
         let source = if draft.is_data_disk() { &data } else { disk.path() };
         match draft.format() {
-            Format::Raw => formats::compare(draft.temp(), "raw", source, context, &mut wrong),
-            Format::Qcow2 => formats::compare(draft.temp(), "qcow2", source, context, &mut wrong),
-            Format::Vhd => formats::compare(draft.temp(), "vpc", source, context, &mut wrong),
+            Format::Raw => wrong.extend(formats::compare(draft.temp(), "raw", source, context)?),
+            Format::Qcow2 => wrong.extend(formats::compare(draft.temp(), "qcow2", source, context)?),
+            Format::Vhd => wrong.extend(formats::compare(draft.temp(), "vpc", source, context)?),
             Format::Ova => wrong.extend(formats::package(draft.temp(), &[disk.path(), &data], context)?),
             // No disk. Its schema is libvirt's, and the tests hold it against that.
             Format::Domain => {}
         }
-        if !wrong.is_empty() {
-            return Err(Fault::environment(format!(
-                "`{}` reads back wrong: {}",
-                draft.path().display(),
-                wrong.join("; ")
-            ))
-            .into());
-        }
+        // Nobody's fault but our writer's: no `Fault`.
+        ensure!(wrong.is_empty(), "`{}` reads back wrong: {}", draft.path().display(), wrong.join("; "));
     }
     Ok(ReadBack(()))
 }
@@ -180,7 +174,7 @@ pub enum Content {
     Checked(Vec<Finding>),
     /// It was not looked at, and why not.
     Unchecked(String),
-    /// It could not be opened, though the format is sound.
+    /// It could not be read, though the format is sound.
     Failed(anyhow::Error),
 }
 
@@ -193,8 +187,9 @@ pub fn file(path: &Path, context: &Context) -> Result<Answer> {
     context.reporter.doing("rules of the format");
     let examined = package::examine(path, kind, context)?;
     let answered = match examined.content {
-        Err(reason) => Content::Unchecked(reason),
-        Ok(()) => match content(path, context) {
+        Readable::No(reason) => Content::Unchecked(reason),
+        Readable::Failed(error) => Content::Failed(error),
+        Readable::Yes => match content(path, context) {
             Ok(findings) => Content::Checked(findings),
             Err(error) => Content::Failed(error),
         },

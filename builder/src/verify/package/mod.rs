@@ -97,8 +97,19 @@ pub struct Verdict {
 pub struct Examined {
     /// Every rule of its format, in the order of the table.
     pub verdicts: Vec<Verdict>,
-    /// Why the disk's content cannot be looked at, or is not for imgbuild to judge.
-    pub content: Result<(), String>,
+    /// Whether the disk's content is to be looked at.
+    pub content: Readable,
+}
+
+/// Whether a disk's content is to be looked at.
+#[derive(Debug)]
+pub enum Readable {
+    /// It is laid out as imgbuild's.
+    Yes,
+    /// A broken rule says why it cannot be, or it is not for imgbuild to judge.
+    No(String),
+    /// It cannot be read, and no rule says why.
+    Failed(anyhow::Error),
 }
 
 /// Where a disk lies in a file.
@@ -215,25 +226,35 @@ pub fn examine(path: &Path, kind: Kind, context: &Context) -> Result<Examined> {
     let part = Part::whole(fs::File::open(path)?)?;
     let disk = match kind {
         // A raw disk is imgbuild's to judge: it has nothing but content.
-        Kind::Raw => return Ok(Examined { verdicts: Vec::new(), content: Ok(()) }),
+        Kind::Raw => return Ok(Examined { verdicts: Vec::new(), content: Readable::Yes }),
         Kind::Ova => ova(&whole, &part, &mut report)?,
         Kind::Vmdk => {
             stream::check(&whole, "", false, &mut report)?;
-            formats::vmdk::read::open(part).ok()
+            Some(formats::vmdk::read::open(part))
         }
         Kind::Qcow2 => {
             qcow2::check(&whole, path, context, &mut report)?;
-            formats::qcow2::read::open(part).ok()
+            Some(formats::qcow2::read::open(part))
         }
     };
     let judged = if report.breaks_any(rules::UNREADABLE) {
-        Err("a broken rule keeps the disk from being read".to_owned())
-    } else if disk.is_some_and(|mut disk| boot::is_ours(disk.as_mut())) {
-        Ok(())
+        Readable::No("a broken rule keeps the disk from being read".to_owned())
     } else {
-        Err("the disk has no root partition as imgbuild makes it; for such a disk the rules are the whole answer".to_owned())
+        readable(disk)
     };
     Ok(Examined { verdicts: report.verdicts(), content: judged })
+}
+
+/// `disk` is the first one, nothing where there is none.
+fn readable(disk: Option<Result<Box<dyn ReadDisk>>>) -> Readable {
+    match disk.map(|disk| boot::is_ours(disk?.as_mut())) {
+        Some(Ok(true)) => Readable::Yes,
+        Some(Err(error)) => Readable::Failed(error),
+        Some(Ok(false)) | None => Readable::No(
+            "the disk has no root partition as imgbuild makes it; for such a disk the rules are the whole answer"
+                .to_owned(),
+        ),
+    }
 }
 
 /// The disks of an OVA in the order of its archive, without judging anything.
@@ -241,12 +262,13 @@ pub fn disks_of(path: &Path) -> Result<Vec<Extent>> {
     let file = fs::File::open(path)?;
     let members =
         archive::read(&Section::new(&file, file.metadata()?.len()), &mut Report::new(OVA.iter().copied()))?;
-    let disks = members.into_iter().filter(|member| member.is("vmdk"));
+    // As whoever opens an OVA for its files looks for them; that this is no name for a disk, the rules say.
+    let disks = members.into_iter().filter(|member| member.name.to_ascii_lowercase().ends_with(".vmdk"));
     Ok(disks.map(|member| Extent { name: member.name, offset: member.offset, length: member.size }).collect())
 }
 
-/// The rules of an OVA and of its disks; answers the first disk. `part` is the same file.
-fn ova(whole: &Section<'_>, part: &Part, report: &mut Report) -> Result<Option<Box<dyn ReadDisk>>> {
+/// The rules of an OVA and of its disks; answers the first disk, or why one of them cannot be read. `part` is the same file.
+fn ova(whole: &Section<'_>, part: &Part, report: &mut Report) -> Result<Option<Result<Box<dyn ReadDisk>>>> {
     let members = archive::read(whole, report)?;
     manifest::check(whole, &members, report)?;
     let described = describe(whole, &members, report)?;
@@ -264,11 +286,14 @@ fn ova(whole: &Section<'_>, part: &Part, report: &mut Report) -> Result<Option<B
         let name = disk.member.name.clone();
         let opened =
             part.within(disk.member.offset, disk.member.size, name).and_then(formats::vmdk::read::open);
-        // Why it cannot be read, the rules have said.
-        let Ok(mut opened) = opened else { continue };
-        boots.extend(boot::boots(opened.as_mut()));
-        if index == 0 {
-            first = Some(opened);
+        match opened {
+            Ok(mut opened) => {
+                boots.extend(boot::boots(opened.as_mut()));
+                if index == 0 {
+                    first = Some(Ok(opened));
+                }
+            }
+            Err(error) => first = Some(Err(error)),
         }
     }
     if let Some(described) = described {
