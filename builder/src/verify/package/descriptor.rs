@@ -254,15 +254,13 @@ fn capacity(disk: &Element, id: &str, filled: bool, report: &mut Report) -> Opti
     bytes
 }
 
-/// `byte`, `byte * 2^20` and the like; importers differ about every other way to write it.
+/// `byte`, `byte * 2^20`, `byte * 2^30`; importers differ about every other way to write it.
 fn unit(text: &str) -> Option<u64> {
     let dense: String = text.chars().filter(|letter| !letter.is_whitespace()).collect();
     match dense.as_str() {
         "byte" => Some(1),
-        "byte*2^10" => Some(1 << 10),
         "byte*2^20" => Some(1 << 20),
         "byte*2^30" => Some(1 << 30),
-        "byte*2^40" => Some(1 << 40),
         _ => None,
     }
 }

@@ -5,12 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 
 use super::section::Section;
-use crate::formats::vmdk::header::{Header, SECTOR, TABLE_ENTRIES, u32_at};
+use crate::formats::vmdk::header::{FLAG_ZERO_GRAINS, Header, SECTOR, TABLE_ENTRIES, u32_at};
 
 /// Bytes of a table.
 const TABLE: usize = TABLE_ENTRIES as usize * 4;
-/// The largest entry that points at nothing: 0 is a hole, 1 a grain of zeros.
-const NOTHING: u32 = 1;
 
 /// What a comparison finds: the message for the rule of tables.
 pub(super) type Compared = std::result::Result<(), String>;
@@ -21,6 +19,8 @@ pub(super) struct Tables {
     count: u64,
     /// Sectors before the first grain may begin.
     overhead: u64,
+    /// The largest entry that points at nothing: 0 is a hole, and 1 a grain of zeros where the header says that there are such.
+    nothing: u32,
     /// The directory, where it is in front.
     front: Option<Vec<u32>>,
     /// The table whose grains are coming: its index and the sector of each grain.
@@ -39,6 +39,7 @@ impl Tables {
         Tables {
             count: header.capacity.div_ceil(header.grain_sectors).div_ceil(u64::from(TABLE_ENTRIES)),
             overhead: header.overhead,
+            nothing: u32::from(header.flags & FLAG_ZERO_GRAINS != 0),
             front: None,
             open: None,
             done: Vec::new(),
@@ -108,7 +109,7 @@ impl Tables {
         let entry = usize::try_from(index).ok().and_then(|index| front.get(index)).copied().unwrap_or(0);
         self.done.push((Some(index), u64::from(entry)));
         Ok(match self.table_in_front(file, entry)? {
-            Some(table) => same(&table, &slots, index),
+            Some(table) => self.same(&table, &slots, index),
             None => Err(format!("the directory has no table {index}, though grains of it follow")),
         })
     }
@@ -136,7 +137,7 @@ impl Tables {
                 continue;
             }
             match self.table_in_front(file, *entry)? {
-                Some(table) if table.iter().all(|slot| *slot <= NOTHING) => {}
+                Some(table) if table.iter().all(|slot| *slot <= self.nothing) => {}
                 Some(_) => return Ok(Err(format!("table {index} names grains that the stream has not"))),
                 None => {
                     return Ok(Err(format!(
@@ -156,10 +157,10 @@ impl Tables {
         let table = numbers(content);
         if let Some((index, slots)) = self.open.take() {
             self.done.push((Some(index), sector));
-            same(&table, &slots, index)
+            self.same(&table, &slots, index)
         } else {
             self.done.push((None, sector));
-            let empty = table.iter().all(|slot| *slot <= NOTHING);
+            let empty = table.iter().all(|slot| *slot <= self.nothing);
             if empty {
                 Ok(())
             } else {
@@ -202,18 +203,18 @@ impl Tables {
         }
         Ok(())
     }
-}
 
-/// Compares a table with the places of its grains.
-fn same(table: &[u32], slots: &[u32], index: u64) -> Compared {
-    let differs =
-        table.iter().zip(slots).position(|(said, is)| said != is && (*said > NOTHING || *is > NOTHING));
-    match differs {
-        None => Ok(()),
-        Some(slot) => Err(format!(
-            "table {index} has its grain {slot} at sector {}, and the stream has it at {}",
-            table[slot], slots[slot]
-        )),
+    /// Compares a table with the places of its grains.
+    fn same(&self, table: &[u32], slots: &[u32], index: u64) -> Compared {
+        let nothing = |entry: u32| entry <= self.nothing;
+        let same = |said: u32, is: u32| said == is || (nothing(said) && nothing(is));
+        match table.iter().zip(slots).position(|(said, is)| !same(*said, *is)) {
+            None => Ok(()),
+            Some(slot) => Err(format!(
+                "table {index} has its grain {slot} at sector {}, and the stream has it at {}",
+                table[slot], slots[slot]
+            )),
+        }
     }
 }
 
