@@ -48,7 +48,10 @@ pub fn build(recipe: &Recipe, formats: &[Format], output: &Path, context: &Conte
     })?;
     let disk = stages.run("disk", || disk::write(recipe, &tree, context))?;
     let verified = stages.run("verify", || Ok((verify::disk(&disk, context)?, false)))?;
-    let drafts = stages.run("export", || export::write(recipe, &disk, formats, output, context))?;
+    let drafts = stages.run("export", || {
+        // Never from the store.
+        Ok((export::write(recipe, &disk, formats, output, context)?, false))
+    })?;
     let artifacts = stages.run("read back", || {
         let read_back = verify::drafts(recipe, &drafts, &disk, &verified, context)?;
         Ok((export::publish(recipe, drafts, output, &read_back)?, false))

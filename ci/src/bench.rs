@@ -13,7 +13,7 @@ use clap::{Subcommand, ValueEnum};
 use fs_err as fs;
 use imgbuild::context::Context;
 use imgbuild::export::{self, Content};
-use imgbuild::formats::{Identity, qcow2, vmdk};
+use imgbuild::formats::{qcow2, vmdk};
 use imgbuild::project::Project;
 use imgbuild::recipe::Recipe;
 use imgbuild::store::Store;
@@ -122,7 +122,7 @@ fn table(shell: &Shell, disk: &Path, rounds: usize, folder: &Path) -> Result<()>
         line(
             "qcow2 -c zstd",
             Ours::Zstd,
-            6,
+            export::ZSTD_LEVEL,
             &["-O", "qcow2", "-c", "-W", "-m", "16", "-o", "compression_type=zstd"],
         ),
     ];
@@ -256,7 +256,9 @@ fn one(shell: &Shell, ours: Ours, level: u8, disk: &Path, target: &Path) -> Resu
             qcow2::write::write(&file, size, method, output, |_| ())?;
         }
         Ours::Bound => {
-            let options = vmdk::write::Options { name: "x", level, identity: Identity::of(&file, size)? };
+            // Any name will do: ours comes with the disk, and is no part of an export.
+            let identity = "0".repeat(32).parse()?;
+            let options = vmdk::write::Options { name: "x", level, identity };
             vmdk::write::write(&file, size, options, std::io::sink(), |_| ())?;
         }
     }

@@ -7,6 +7,7 @@ use crate::cli::{Build, Global};
 use crate::error::Fault;
 use crate::export::Format;
 use crate::export::sign::Signer;
+use crate::formats::vhd;
 use crate::mastodon::package;
 use crate::pipeline;
 use crate::recipe::human;
@@ -31,8 +32,21 @@ pub fn run(options: &Build, global: &Global) -> Result<()> {
         // Before anything is fetched.
         package::head(file)?;
     }
-    let formats =
-        if options.format.is_empty() { recipe.image.formats.clone() } else { options.format.clone() };
+    let wanted = if options.format.is_empty() { &recipe.image.formats } else { &options.format };
+    let mut formats: Vec<Format> = Vec::new();
+    for format in wanted {
+        if !formats.contains(format) {
+            formats.push(*format);
+        }
+    }
+    // What an export would refuse at its end.
+    if formats.contains(&Format::Ova) {
+        recipe.eula()?;
+    }
+    if formats.contains(&Format::Vhd) {
+        vhd::fits(recipe.image.disk.system.bytes())?;
+        vhd::fits(recipe.image.disk.data.bytes())?;
+    }
     if context.signer.is_some() && !formats.contains(&Format::Ova) {
         let message = "--sign-key: nothing that is built here can be signed, only an OVA";
         return Err(Fault::user(message).hint("add --format ova, or leave --sign-key out").into());

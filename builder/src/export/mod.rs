@@ -130,7 +130,7 @@ pub fn write(
     formats: &[Format],
     output: &Path,
     context: &Context,
-) -> Result<(Vec<Draft>, bool)> {
+) -> Result<Vec<Draft>> {
     fs::create_dir_all(output)?;
     let stem = format!("{}-{}", recipe.image.name, recipe.image.app.tag);
     let scratch = context.store.scratch()?;
@@ -167,7 +167,7 @@ pub fn write(
             drafts.push(Draft { format: Format::Domain, data_disk: false, temp, path });
         }
     }
-    Ok((drafts, false))
+    Ok(drafts)
 }
 
 /// Writes a disk by itself into an empty file.

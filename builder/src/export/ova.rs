@@ -19,8 +19,8 @@ use crate::recipe::Recipe;
 use crate::report::Unit;
 use crate::store::hex;
 
-/// Bytes of an archive's record.
-const RECORD: usize = 512;
+/// Bytes of an archive's block.
+const BLOCK: usize = 512;
 /// Largest member that a ustar header can state, in bytes.
 const MEMBER_LIMIT: u64 = (8 << 30) - 1;
 /// Length of the digests in the manifest, in hexadecimal digits.
@@ -70,7 +70,7 @@ pub fn write(
     let mut headers = Vec::new();
     for (disk, name) in disks.iter().zip(&names) {
         headers.push(archive.stream_position()?);
-        archive.write_all(&[0; RECORD])?;
+        archive.write_all(&[0; BLOCK])?;
         let mut hashed = Hashed { target: &mut archive, hash: Sha256::new() };
         let level = recipe.image.export.level;
         let options = vmdk::write::Options { name, level, identity: disk.identity };
@@ -85,8 +85,8 @@ pub fn write(
         digests.push(hex(&hashed.hash.finalize()));
         written.push(ovf::Disk { name: name.clone(), bytes, capacity: disk.size, populated });
     }
-    // Two records of zeros end an archive; a VMDK is a whole number of records.
-    archive.write_all(&[0; RECORD * 2])?;
+    // Two blocks of zeros end an archive; a VMDK is a whole number of blocks.
+    archive.write_all(&[0; BLOCK * 2])?;
 
     let mut descriptor = ovf::descriptor(recipe, stem, &written, eula.as_deref());
     // White space behind the document is part of no XML.
@@ -137,7 +137,7 @@ fn header(name: &str, bytes: u64, epoch: u64) -> Result<tar::Header> {
 fn put_member(archive: &mut impl Write, name: &str, content: &[u8], epoch: u64) -> Result<()> {
     archive.write_all(header(name, content.len() as u64, epoch)?.as_bytes())?;
     archive.write_all(content)?;
-    let padding = content.len().next_multiple_of(RECORD) - content.len();
+    let padding = content.len().next_multiple_of(BLOCK) - content.len();
     Ok(archive.write_all(&vec![0; padding])?)
 }
 

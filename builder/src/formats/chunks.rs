@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::num::NonZero;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
@@ -137,7 +138,12 @@ impl Source<'_> {
         loop {
             // A poisoned lock: another thread has panicked, and the scope passes that on.
             let Ok(Ok(batch)) = batches.lock().map(|batches| batches.recv()) else { return };
-            if done.send(self.fill(batch, &mut encoder, &mut buffer)).is_err() {
+            // Whoever waits for this batch must hear of a panic too. Nothing is used after it: the error ends all threads.
+            let filled = catch_unwind(AssertUnwindSafe(|| self.fill(batch, &mut encoder, &mut buffer)));
+            if done
+                .send(filled.unwrap_or_else(|_| Err(anyhow!("a compressing thread has panicked"))))
+                .is_err()
+            {
                 return;
             }
         }
@@ -198,6 +204,15 @@ mod tests {
         }
     }
 
+    struct Panicking;
+
+    impl Encoder for Panicking {
+        fn encode(&mut self, unit: &[u8], _: &mut Vec<u8>) -> Result<()> {
+            assert!(unit[0] != b'b', "as a bug would");
+            Ok(())
+        }
+    }
+
     fn disk(content: &[(u64, &[u8])], size: u64) -> fs::File {
         let file = fs::File::from_parts(tempfile::tempfile().unwrap(), "disk");
         file.set_len(size).unwrap();
@@ -240,6 +255,8 @@ mod tests {
         let file = disk(&[(0, b"a"), (1 << 20, b"b"), (30 << 20, b"c")], 64 << 20);
         let source = Source { file: &file, size: 64 << 20, unit: 65536 };
         assert_eq!(source.encode(|| Ok(Broken), |_, _| Ok(()), |_| ()).unwrap_err().to_string(), "no");
+        let panicked = source.encode(|| Ok(Panicking), |_, _| Ok(()), |_| ()).unwrap_err();
+        assert_eq!(panicked.to_string(), "a compressing thread has panicked");
         let full = source.encode(|| Ok(Plain), |_, _| Err(anyhow!("full")), |_| ());
         assert_eq!(full.unwrap_err().to_string(), "full");
     }

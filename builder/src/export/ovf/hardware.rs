@@ -1,7 +1,8 @@
 //! The virtual hardware, and the sizes that it can be deployed in.
 
-use super::{Disk, HARDWARE_VERSION, NETWORK};
+use super::{Disk, NETWORK};
 use crate::export::xml::Xml;
+use crate::formats::vmdk::write::HARDWARE;
 use crate::recipe::{Controller, Firmware, Recipe};
 
 /// Identifiers of devices that others refer to, or that stand once.
@@ -76,7 +77,7 @@ pub(super) fn section(xml: &mut Xml, recipe: &Recipe, stem: &str, disks: &[Disk]
             xml.leaf("vssd:ElementName", &[], "Virtual Hardware Family");
             xml.leaf("vssd:InstanceID", &[], "0");
             xml.leaf("vssd:VirtualSystemIdentifier", &[], stem);
-            xml.leaf("vssd:VirtualSystemType", &[], HARDWARE_VERSION);
+            xml.leaf("vssd:VirtualSystemType", &[], &format!("vmx-{HARDWARE}"));
         });
         // Of items with one identifier the last that applies counts. Readers that do not know configurations take the first of them
         // (virt-v2v) or the last (VirtualBox), so the default stands at both ends.

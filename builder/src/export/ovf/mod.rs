@@ -14,8 +14,6 @@ use crate::recipe::Recipe;
 
 /// What the descriptor calls the one network.
 pub const NETWORK: &str = "VM Network";
-/// Read by ESXi 6.5 and later; what is newer cuts off 6.x, what is older the newest.
-pub const HARDWARE_VERSION: &str = "vmx-13";
 
 const STREAM_OPTIMIZED: &str = "http://www.vmware.com/interfaces/specifications/vmdk.html#streamOptimized";
 

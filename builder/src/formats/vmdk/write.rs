@@ -15,8 +15,9 @@ use crate::formats::chunks::{Encoder, Source};
 
 /// Room for the descriptor, in sectors; what VMware's converter takes.
 const DESCRIPTOR_SECTORS: u64 = 20;
-/// The version of the virtual hardware that the descriptor names; the OVF says the same.
-const HARDWARE: u32 = 13;
+/// The version of the virtual hardware that the descriptor names, and the OVF too. Read by ESXi 6.5 and later; what is newer cuts
+/// off 6.x, what is older the newest.
+pub const HARDWARE: u32 = 13;
 /// Sectors of a grain table.
 const TABLE_SECTORS: u64 = TABLE_ENTRIES as u64 * 4 / SECTOR;
 /// Bytes of the grain marker before the grain's own.
