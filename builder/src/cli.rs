@@ -208,7 +208,7 @@ pub struct Fetch {
 /// `imgbuild boot`, and the machine of `imgbuild smoke`.
 #[derive(Debug, Args)]
 pub struct Boot {
-    /// System disk: raw, qcow2 or VMDK; or an OVA, whose disks and devices are taken
+    /// System disk: raw, qcow2, VMDK or fixed VHD; or an OVA, whose disks and devices are taken
     pub disk: PathBuf,
     /// Data disk [default: FILE-data beside it, if there]
     #[arg(long)]

@@ -132,6 +132,18 @@ fn first_boot_configurations_are_checked_before_the_guest_gets_them() {
 }
 
 #[test]
+fn what_an_export_would_refuse_is_refused_before_the_build() {
+    let demo = |words: &[&str]| refused(&[&["--image", "demo"], words].concat());
+    insta::assert_snapshot!(demo(&["--format", "vhd", "--set", "disk.data=3000 GiB"]), @r"
+    exit code 1
+    error: a VHD has 2040 GiB at most, and a disk of this image has 3000 GiB
+    hint: make the disk smaller, or export another format
+    ");
+    let said = demo(&["--format", "ova", "--set", "export.eula=none.txt"]);
+    assert!(said.starts_with("exit code 1\nerror: `[PROJECT]/images/demo/none.txt`: "), "{said}");
+}
+
+#[test]
 fn words_that_are_no_options() {
     insta::assert_snapshot!(refused(&["build", "--formt", "ova"]), @r#"
     exit code 1

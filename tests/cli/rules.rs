@@ -131,7 +131,7 @@ fn a_package_that_vsphere_refuses() {
         rule: the last sector, and only that, is an end-of-stream marker
         else: VMware's own converter ends a disk so, qemu-img does not; disks that end otherwise were refused by vSphere's content library, ovftool and Workstation (the likely cause, not a proven one)
     vmdk-redundant       ok
-    content              not checked: the disk has no root partition as imgbuild makes it; for such a disk the rules are the whole answer
+    content              not checked: `[SANDBOX]/home/box.ova`: its member `box-disk001.vmdk` is damaged: it has no footer before its last sector, or one that contradicts the header; it may have been cut off
     error: `[SANDBOX]/home/box.ova` is wrong: manifest-spelling, ovf-virtualbox, ovf-network, vmdk-adapter, vmdk-end-of-stream
     "#);
 }

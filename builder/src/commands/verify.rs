@@ -13,15 +13,16 @@ use crate::verify::{self, Answer, Content};
 pub fn run(options: &File, global: &Global) -> Result<()> {
     let context = context_without_project(global)?;
     let answer = verify::file(&options.file, &context)?;
+    let broken = broken(&answer);
     if global.json {
         say(&serde_json::to_string_pretty(&document(&answer))?)?;
     } else {
-        print(&answer)?;
+        print(&answer, !broken.is_empty())?;
     }
-    let broken = broken(&answer);
     match answer.content {
-        Content::Failed(error) => Err(error),
+        Content::Failed(error) if broken.is_empty() => Err(error),
         _ if broken.is_empty() => Ok(()),
+        // One of them may well be why the content cannot be read.
         _ => Err(Fault::user(format!("`{}` is wrong: {}", options.file.display(), broken.join(", "))).into()),
     }
 }
@@ -35,7 +36,8 @@ fn document(answer: &Answer) -> serde_json::Value {
     json!({ "rules": answer.rules, "checks": checks, "unchecked": unchecked })
 }
 
-fn print(answer: &Answer) -> Result<()> {
+/// `broken`: the error at the end will list rules, and say nothing of the content.
+fn print(answer: &Answer, broken: bool) -> Result<()> {
     for verdict in &answer.rules {
         let outcome = match verdict.outcome {
             Outcome::Ok => "ok",
@@ -59,6 +61,7 @@ fn print(answer: &Answer) -> Result<()> {
             }
         }
         Content::Unchecked(reason) => say(&format!("{:<20} not checked: {reason}", "content"))?,
+        Content::Failed(error) if broken => say(&format!("{:<20} not checked: {error:#}", "content"))?,
         Content::Failed(_) => say(&format!("{:<20} not checked: see the error", "content"))?,
     }
     Ok(())

@@ -92,7 +92,8 @@ impl Medium {
 pub fn of_ova(path: &Path) -> Result<Vec<Medium>> {
     let file = Part::whole(fs::File::open(path)?)?;
     let medium = |disk: package::Extent| {
-        vmdk::read::refuse_references(&file.within(disk.offset, disk.length, disk.name)?)?;
+        let name = format!("{}: its member `{}`", file.name(), disk.name.escape_debug());
+        vmdk::read::refuse_references(&file.within(disk.offset, disk.length, name)?)?;
         Ok(Medium { path: path.to_owned(), part: Some((disk.offset, disk.length)) })
     };
     package::disks_of(path)?.into_iter().map(medium).collect()

@@ -283,7 +283,7 @@ fn ova(whole: &Section<'_>, part: &Part, report: &mut Report) -> Result<Option<R
             let message = format!("{label}the descriptor gives it {capacity} bytes, and it has {size}");
             report.breaks(&rules::CAPACITY, message);
         }
-        let name = disk.member.name.clone();
+        let name = format!("{}: its member `{}`", part.name(), shown(&disk.member.name));
         let opened =
             part.within(disk.member.offset, disk.member.size, name).and_then(formats::vmdk::read::open);
         match opened {
