@@ -76,6 +76,11 @@ fn properties(config: &str) -> Result<Vec<(String, String)>> {
             toml::Value::Array(parts) => {
                 parts.iter().filter_map(toml::Value::as_str).collect::<Vec<_>>().join(", ")
             }
+            toml::Value::Table(pairs) => {
+                let pair =
+                    |(name, value): (&String, &toml::Value)| Some(format!("{name}={}", value.as_str()?));
+                pairs.iter().filter_map(pair).collect::<Vec<_>>().join("; ")
+            }
             value => value.to_string(),
         })
     };

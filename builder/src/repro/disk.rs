@@ -294,9 +294,9 @@ mod tests {
         };
         assert_eq!(found(None), Vec::<String>::new());
         let bytes = fs::read(&one).unwrap();
-        let content = bytes.windows(CONTENT.len()).position(|window| window == CONTENT).unwrap() as u64;
+        let place = bytes.windows(CONTENT.len()).position(|window| window == CONTENT).unwrap() as u64;
         for (offset, expected) in [
-            (content + 5, "file `/etc/motd`: content from byte 5 on"),
+            (place + 5, "file `/etc/motd`: content from byte 5 on"),
             (root + SUPERBLOCK + 44, "superblock of the root file system: time of the last mount"),
             (10, "outside the partitions, in what begins at byte 0 of the disk"),
         ] {
