@@ -28,7 +28,7 @@ pub struct Global {
     /// Folder with `images` and `overlays` [default: found from here upwards]
     #[arg(long, global = true, value_name = "FOLDER")]
     pub project: Option<PathBuf>,
-    /// Say nothing but errors
+    /// No progress and no notes; errors and data stay
     #[arg(long, short, global = true)]
     pub quiet: bool,
     /// Plain lines instead of bars
@@ -333,7 +333,9 @@ fn with_default_verb(mut arguments: Vec<OsString>) -> Vec<OsString> {
     };
     let first = arguments.get(1);
     let bare_question = arguments.len() == 2 && first.is_some_and(asks);
-    if !bare_question && !arguments.iter().skip(1).any(is_verb) {
+    // A word in its place is a verb, perhaps mistyped: clap knows what is near it.
+    let names_verb = first.and_then(|word| word.to_str()).is_some_and(|word| !word.starts_with('-'));
+    if !bare_question && !names_verb && !arguments.iter().skip(1).any(is_verb) {
         arguments.insert(1, "build".into());
     }
     arguments
@@ -352,6 +354,7 @@ mod tests {
     fn build_is_the_default_verb() {
         assert_eq!(verb("imgbuild --tag v1.6.1"), "build");
         assert_eq!(verb("imgbuild"), "build");
+        assert_eq!(verb("imgbuild verfy file"), "verfy");
         assert_eq!(verb("imgbuild --quiet plan"), "--quiet");
         assert_eq!(verb("imgbuild --help"), "--help");
         assert_eq!(verb("imgbuild doctor"), "doctor");

@@ -43,6 +43,9 @@ const PATIENCE: RetryPolicy = RetryPolicy::new()
     .backoff(1.5)
     .timeout(Duration::from_secs(120));
 
+/// How often an order is begun when the authority wants fresher nonces.
+const ATTEMPTS: u32 = 4;
+
 /// Path of a challenge's answer below the webroot; RFC 8555, section 8.3.
 const CHALLENGES: &str = ".well-known/acme-challenge";
 
@@ -154,9 +157,19 @@ fn said(problem: &instant_acme::Problem) -> String {
 fn run(request: &Request<'_>, progress: &Arc<Progress>) -> Result<Issued> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the client")?;
-    let client = Client { inner: client(request.ca)?, progress: progress.clone() };
+    let attempts = async {
+        let mut left = ATTEMPTS;
+        loop {
+            left -= 1;
+            let client = Client { inner: client(request.ca)?, progress: progress.clone() };
+            match exchange(request, client, progress).await {
+                Err(error) if left > 0 && is_bad_nonce(&error) => {}
+                result => return result,
+            }
+        }
+    };
     let issued = runtime.block_on(async {
-        match tokio::time::timeout(LIMIT, exchange(request, client, progress)).await {
+        match tokio::time::timeout(LIMIT, attempts).await {
             Ok(result) => result,
             Err(_) => bail!("`{}` did not finish the order in {} s", request.directory, LIMIT.as_secs()),
         }
@@ -168,6 +181,17 @@ fn run(request: &Request<'_>, progress: &Arc<Progress>) -> Result<Issued> {
         bail!("`{}` signed a certificate for another name or key", request.directory);
     }
     Ok(issued)
+}
+
+/// Whether the authority wanted a fresher nonce than the client found in its own few attempts: no refusal, and nothing was spent. The
+/// account is found again, and so is an order that was about to be signed.
+fn is_bad_nonce(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| match cause.downcast_ref() {
+        Some(instant_acme::Error::Api(problem)) => {
+            problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":badNonce"))
+        }
+        _ => false,
+    })
 }
 
 async fn exchange(request: &Request<'_>, client: Client, progress: &Progress) -> Result<Issued> {

@@ -108,7 +108,8 @@ impl Drop for Authority {
 
 #[test]
 fn an_order_ends_with_a_chain_and_its_key() {
-    let authority = Authority::start(10);
+    // So many that the client's own three attempts are not enough.
+    let authority = Authority::start(25);
     let (accounts, webroot) = (authority.accounts(), authority.webroot());
     let request = Request {
         directory: &authority.directory,

@@ -1,6 +1,9 @@
 //! `imgbuild clean`: removes every entry of the store; the next build makes them anew.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
+use serde_json::json;
 
 use super::{context_without_project, say};
 use crate::cli::{Clean, Global};
@@ -9,14 +12,21 @@ use crate::recipe::human;
 /// Removes (or lists) the entries.
 pub fn run(options: &Clean, global: &Global) -> Result<()> {
     let context = context_without_project(global)?;
-    let mut total = 0;
-    for (path, bytes) in context.store.entries()? {
-        say(&format!("{}  {}", path.display(), human(bytes)))?;
-        total += bytes;
-        if options.dry_run {
-            continue;
+    let entries = context.store.entries()?;
+    for (path, bytes) in &entries {
+        if !global.json {
+            say(&format!("{}  {}", path.display(), human(*bytes)))?;
         }
-        context.store.remove(&path)?;
+        if !options.dry_run {
+            context.store.remove(path)?;
+        }
+    }
+    let total: u64 = entries.iter().map(|(_, bytes)| bytes).sum();
+    if global.json {
+        let entry = |(path, bytes): &(PathBuf, u64)| json!({ "path": path, "bytes": bytes });
+        let entries: Vec<_> = entries.iter().map(entry).collect();
+        let document = json!({ "entries": entries, "bytes": total, "removed": !options.dry_run });
+        return say(&serde_json::to_string_pretty(&document)?);
     }
     say(&format!("{} {}", human(total), if options.dry_run { "would be freed" } else { "freed" }))
 }

@@ -18,6 +18,9 @@ pub fn run(options: &File, global: &Global) -> Result<()> {
         say(&serde_json::to_string_pretty(&document(&answer))?)?;
     } else {
         print(&answer, !broken.is_empty())?;
+        if broken.is_empty() {
+            sum(&answer)?;
+        }
     }
     match answer.content {
         Content::Failed(error) if broken.is_empty() => Err(error),
@@ -65,6 +68,19 @@ fn print(answer: &Answer, broken: bool) -> Result<()> {
         Content::Failed(_) => say(&format!("{:<20} not checked: see the error", "content"))?,
     }
     Ok(())
+}
+
+/// The verdict in one line, when nothing is wrong.
+fn sum(answer: &Answer) -> Result<()> {
+    let rules = answer.rules.iter().filter(|verdict| verdict.outcome != Outcome::Unchecked).count();
+    match &answer.content {
+        Content::Checked(findings) => say(&format!(
+            "nothing wrong: {rules} rules of its format and {} checks of its content",
+            findings.len()
+        )),
+        Content::Unchecked(_) => say(&format!("nothing wrong in {rules} rules of its format")),
+        Content::Failed(_) => Ok(()),
+    }
 }
 
 /// Where a rule is broken, what it asks for, what breaking it does.

@@ -21,7 +21,7 @@ pub fn domain(recipe: &Recipe, stem: &str, disks: [&str; 2]) -> String {
     xml.within("domain", &[("type", "qemu")], |xml| {
         xml.leaf("name", &[], stem);
         xml.leaf("title", &[], &image.title.replace('\n', " "));
-        xml.leaf("description", &[], &format!("{}: Mastodon {}", image.title, image.app.tag));
+        xml.leaf("description", &[], &format!("Made by imgbuild for Mastodon {}; first boot wants a configuration: a CD in the drive, or fw_cfg", image.app.tag));
         xml.leaf("memory", &[("unit", "KiB")], &(image.machine.memory.bytes() >> 10).to_string());
         xml.leaf("vcpu", &[], &image.machine.cpus.to_string());
         let firmware: &[_] = match image.export.firmware {

@@ -42,6 +42,8 @@ impl Medium {
         match kind(path) {
             Ok(kind @ (Kind::Qcow2 | Kind::Vmdk)) => {
                 refuse_references(path, kind)?;
+                // One that was cut off would boot to nothing, without a word.
+                crate::view::disk(path)?;
                 if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("raw")) {
                     let message =
                         format!("`{}` is called a raw disk, and begins as another format", path.display());

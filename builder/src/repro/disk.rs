@@ -262,8 +262,8 @@ mod tests {
         let (raw, files) = (folder.join("one.raw"), folder.join("files"));
         fs::create_dir_all(files.join("etc")).unwrap();
         fs::write(files.join("etc/motd"), CONTENT).unwrap();
-        let layout = Layout::plan(80 * MIB, 34 * MIB).unwrap();
-        fs::File::create(&raw).unwrap().set_len(80 * MIB).unwrap();
+        let layout = Layout::plan(160 * MIB, 34 * MIB).unwrap();
+        fs::File::create(&raw).unwrap().set_len(160 * MIB).unwrap();
         Run::new(&context.log, "mke2fs")
             .args(["-t", "ext4", "-F", "-q", "-b", "4096", "-O", "none,filetype,extent"])
             .args(["-E", &format!("offset={}", layout.root.offset()), "-d"])

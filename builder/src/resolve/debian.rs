@@ -26,6 +26,12 @@ pub fn resolve(debian: &Debian, recipe: String, context: &Context) -> Result<Loc
         epoch = epoch.max(release.date);
         suites.push(LockedSuite { uri, indexes: release.indexes(&debian.components), suite });
     }
+    if !suites.iter().any(|suite| suite.suite.ends_with("-security")) {
+        context.reporter.note(&format!(
+            "no mirror of {}-security: the image has no security updates, and its apt asks for none; --mirror debian-security=URL names one",
+            debian.suite
+        ));
+    }
     Ok(Lock {
         schema: super::SCHEMA,
         recipe,
