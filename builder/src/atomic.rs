@@ -49,7 +49,8 @@ pub fn publish(temp: NamedTempFile, path: &Path) -> Result<()> {
 /// An empty file in the folder of `path`, this process' own until it is published or dropped.
 pub fn temp_beside(path: &Path) -> Result<NamedTempFile> {
     let folder = folder_of(path);
-    sweep(folder)?;
+    // A folder that may be written to and not be listed is no reason to fail.
+    let _ = sweep(folder);
     loop {
         let temp = tempfile::Builder::new()
             .prefix(PREFIX)

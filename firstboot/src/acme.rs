@@ -183,8 +183,8 @@ fn run(request: &Request<'_>, progress: &Arc<Progress>) -> Result<Issued> {
     Ok(issued)
 }
 
-/// Whether the authority wanted a fresher nonce than the client found in its own few attempts: no refusal, and nothing was spent. The
-/// account is found again, and so is an order that was about to be signed.
+/// Whether the authority wanted a fresher nonce than the client found in its own few attempts: no refusal, so it is tried again. The
+/// account is found again, and so is an order that was about to be signed; one that was not costs no certificate.
 fn is_bad_nonce(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| match cause.downcast_ref() {
         Some(instant_acme::Error::Api(problem)) => {

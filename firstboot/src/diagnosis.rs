@@ -1,5 +1,6 @@
 //! What a person who helps needs to see, in one text: the status, failed units with their last lines, the network, the disks, the
-//! settings without secrets, what other settings are offered from outside. Every part stands alone: one that cannot be read says so and the others follow.
+//! settings without secrets, what other settings are offered from outside. Every part stands alone: one that cannot be read says so
+//! and the others follow.
 
 use std::fmt::Write;
 use std::path::Path;

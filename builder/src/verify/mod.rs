@@ -102,7 +102,11 @@ pub fn findings(view: &View, context: &Context) -> Result<Vec<Finding>> {
         context.reporter.doing(check.name);
         let wrong = (check.run)(view, context).with_context(|| format!("running check `{}`", check.name))?;
         // Paths and words of a stranger's disk must not steer the terminal.
-        let wrong = wrong.iter().map(|line| crate::survey::shown(line.as_bytes())).collect();
+        let shown = |text: &String| {
+            let lines: Vec<String> = text.lines().map(|line| crate::survey::shown(line.as_bytes())).collect();
+            lines.join("\n")
+        };
+        let wrong = wrong.iter().map(shown).collect();
         findings.push(Finding { check: check.name, why: check.why, wrong });
     }
     Ok(findings)

@@ -9,7 +9,10 @@ use anyhow::{Context as _, Result};
 
 use crate::exec::Run;
 
-const MOUNT_POINT: &str = "/run/appliance/volume";
+/// Of this process alone: `appliance diagnose` looks while the daemon does, and neither may read or unmount what the other mounted.
+fn mount_point() -> String {
+    format!("/run/appliance/volume-{}", std::process::id())
+}
 
 /// The devices that carry a label. udev's link costs nothing; `blkid` also finds what udev has not linked.
 pub(super) fn labelled(label: &str) -> Vec<PathBuf> {
@@ -44,7 +47,7 @@ pub(super) fn discs() -> Vec<PathBuf> {
 /// Mounts a device, shows its folder to `read`, and unmounts it.
 pub(super) fn visit<T>(device: &Path, read: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let mount = Mount::read_only(device)?;
-    let result = read(Path::new(MOUNT_POINT));
+    let result = read(Path::new(&mount_point()));
     mount.close()?;
     result
 }
@@ -56,10 +59,11 @@ struct Mount {
 
 impl Mount {
     fn read_only(device: &Path) -> Result<Mount> {
-        fs_err::create_dir_all(MOUNT_POINT)?;
+        let folder = mount_point();
+        fs_err::create_dir_all(&folder)?;
         let device = device.to_string_lossy();
         // A journalling file system could be written to even by a read-only mount; volumes for exchange have none.
-        let options = ["-t", "iso9660,udf,vfat", "-o", "ro,nosuid,nodev,noexec", "--", &device, MOUNT_POINT];
+        let options = ["-t", "iso9660,udf,vfat", "-o", "ro,nosuid,nodev,noexec", "--", &device, &folder];
         Run::new("mount", &options)
             .text()
             .context("mounting it as ISO 9660, UDF or FAT; make the volume with one of these")?;
@@ -68,15 +72,16 @@ impl Mount {
 
     fn close(mut self) -> Result<()> {
         self.open = false;
-        Run::new("umount", &["--", MOUNT_POINT]).text()?;
-        Ok(())
+        let folder = mount_point();
+        Run::new("umount", &["--", &folder]).text()?;
+        Ok(fs_err::remove_dir(folder)?)
     }
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
         if self.open {
-            Run::new("umount", &["--", MOUNT_POINT]).succeeds();
+            Run::new("umount", &["--", &mount_point()]).succeeds();
         }
     }
 }

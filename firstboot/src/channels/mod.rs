@@ -1,9 +1,10 @@
 //! Where the configuration comes from: a fixed order of channels, of which the first full configuration wins.
 //!
 //! What a channel gives is hostile until [`Settings::parse`] has accepted it: at most 1 MiB, UTF-8, regular files only, volumes
-//! mounted read-only, properties of OVF as the same TOML that everybody else writes. What won is stored in `/etc/appliance/config.toml`. Until there is a database, another configuration on a
-//! channel replaces it: a first one with a wrong address would otherwise shut the machine for ever. What the operator has edited
-//! stays while the channel says the same as before. With the database the domain is settled, and no channel is looked at again.
+//! mounted read-only, properties of OVF as the same TOML that everybody else writes. What won is stored in
+//! `/etc/appliance/config.toml`. Until there is a database, another configuration on a channel replaces it: a first one with a wrong
+//! address would otherwise shut the machine for ever. What the operator has edited stays while the channel says the same as before.
+//! With the database the domain is settled, and no channel is looked at again.
 
 mod disc;
 mod fw_cfg;
