@@ -16,6 +16,7 @@ use crate::error::Fault;
 use crate::export::Format;
 use crate::recipe::{Base, Recipe, human};
 use crate::resolve::{Lock, Sizes, Tree};
+use crate::store::room;
 use crate::{fetch, rootfs, tools};
 
 const TOOLS: &[&str] =
@@ -151,25 +152,31 @@ impl Known {
 }
 
 impl Forecast {
-    /// Refuses to go on without the room.
+    /// Refuses to go on without the room; results of earlier builds make way for it.
     pub fn require(&self, output: &Path, context: &Context) -> Result<()> {
         let store = context.store.root();
         // The folder itself is made by the export; its nearest ancestor that is there tells the room.
         let output = output.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
-        if fs::metadata(store)?.dev() == fs::metadata(output)?.dev() {
-            return self.room(
-                store,
-                self.store.saturating_add(self.output),
-                "the build, artifacts included,",
-            );
+        let shared = fs::metadata(store)?.dev() == fs::metadata(output)?.dev();
+        let in_store = if shared { self.store.saturating_add(self.output) } else { self.store };
+        let removed = context.store.make_room(in_store)?;
+        if !removed.is_empty() {
+            let bytes = removed.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+            context.reporter.note(&format!(
+                "room was short: removed {} of earlier builds from the store ({} trees and disks)",
+                human(bytes),
+                removed.len()
+            ));
         }
-        self.room(store, self.store, "the build")?;
+        if shared {
+            return self.room(store, in_store, "the build, artifacts included,");
+        }
+        self.room(store, in_store, "the build")?;
         self.room(output, self.output, "the artifacts")
     }
 
     fn room(&self, folder: &Path, need: u64, what: &str) -> Result<()> {
-        let stat = rustix::fs::statvfs(folder)?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        let free = room::free(folder)?;
         if free >= need {
             return Ok(());
         }

@@ -2,7 +2,10 @@
 //!
 //! Layout: `<root>/<kind>/<key>/…` for results, `<root>/tmp/…` for work under way, `<root>/logs/…`, `<root>/tools/…` for programs
 //! that `cargo ci setup` put there. The kind carries the format's version (`rootfs-v1`). Work happens in `tmp` and gets its
-//! name by rename; what a killed run left in `tmp` is swept by the next run, which knows by a lock that its owner is dead.
+//! name by rename; what a killed run left in `tmp` is swept by the next run, which knows by a lock that its owner is dead. An entry
+//! stays as long as a run uses it; when room is short, what can be made again goes ([`room`]).
+
+pub mod room;
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -86,6 +89,7 @@ pub fn hex(bytes: &[u8]) -> String {
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    in_use: room::InUse,
 }
 
 /// A folder for work under way; removed when dropped, or by the next run when this one was killed.
@@ -123,7 +127,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self> {
         fs::create_dir_all(root.join("tmp"))?;
         fs::create_dir_all(root.join("logs"))?;
-        let store = Store { root: fs::canonicalize(root)? };
+        let store = Store { root: fs::canonicalize(root)?, in_use: room::InUse::default() };
         store.sweep()?;
         Ok(store)
     }
@@ -168,13 +172,14 @@ impl Store {
         match real.parent() {
             Some(home) if home != self.root => {
                 fs::create_dir_all(home.join("tmp"))?;
-                Store { root: home.to_owned() }.scratch()
+                Store { root: home.to_owned(), in_use: self.in_use.clone() }.scratch()
             }
             _ => self.scratch(),
         }
     }
 
-    /// The entry's folder and whether it was there already; `make` fills an empty folder otherwise.
+    /// The entry's folder and whether it was there already; `make` fills an empty folder otherwise. It stays there as long as this
+    /// store is open.
     pub fn get_or_make(
         &self,
         kind: &str,
@@ -182,7 +187,7 @@ impl Store {
         make: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<(PathBuf, bool)> {
         let path = self.path(kind, key);
-        if path.is_dir() {
+        if self.in_use.take(&path)? {
             return Ok((path, true));
         }
         let scratch = self.scratch_for(kind)?;
@@ -191,10 +196,11 @@ impl Store {
         make(&folder)?;
         // A whole tree may lie in it: everything of this file system is on the disk before the name is.
         rustix::fs::syncfs(fs::File::open(&folder)?.file()).context("writing the store")?;
+        self.in_use.take(&folder)?;
         match fs::rename(&folder, &path) {
             Ok(()) => {}
             // Another run finished the same entry first: equal inputs, equal result.
-            Err(_) if path.is_dir() => {}
+            Err(_) if self.in_use.take(&path)? => {}
             Err(error) => return Err(error.into()),
         }
         fs::File::open(self.root.join(kind))?.sync_all()?;

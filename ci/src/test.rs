@@ -21,6 +21,8 @@ struct Phase {
     name: &'static str,
     time: Duration,
     count: Count,
+    /// Bytes free on the workspace's file system when it ended.
+    free: u64,
 }
 
 /// Runs everything; an error when anything failed.
@@ -33,7 +35,8 @@ pub fn run(shell: &Shell) -> Result<()> {
             say::error(&error);
             Count { passed: 0, failed: 1 }
         });
-        phases.push(Phase { name, time: start.elapsed(), count });
+        let free = imgbuild::store::room::free(&shell.current_dir()).unwrap_or(0);
+        phases.push(Phase { name, time: start.elapsed(), count, free });
         count.failed == 0
     };
     let ready = phase("setup", &|| whole(setup::run(shell)));
@@ -107,9 +110,10 @@ impl Count {
 
 fn close(phases: &[Phase]) -> Result<()> {
     say::title("times");
-    for Phase { name, time, count } in phases {
+    for Phase { name, time, count, free } in phases {
         let failed = if count.failed == 0 { String::new() } else { format!("  {} failed", count.failed) };
-        say::line(&format!("{name:<18}{:>14}{failed}", say::duration(*time)));
+        let free = free / 1_000_000_000;
+        say::line(&format!("{name:<18}{:>14}  {free:>4} GB free after it{failed}", say::duration(*time)));
     }
     let sum = |pick: fn(&Count) -> u32| phases.iter().map(|phase| pick(&phase.count)).sum::<u32>();
     let (passed, failed) = (sum(|count| count.passed), sum(|count| count.failed));

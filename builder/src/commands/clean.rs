@@ -1,4 +1,4 @@
-//! `imgbuild clean`: removes every entry of the store; the next build makes them anew.
+//! `imgbuild clean`: removes every entry of the store that no run uses; the next build makes them anew.
 
 use std::path::PathBuf;
 
@@ -12,13 +12,15 @@ use crate::recipe::human;
 /// Removes (or lists) the entries.
 pub fn run(options: &Clean, global: &Global) -> Result<()> {
     let context = context_without_project(global)?;
-    let entries = context.store.entries()?;
-    for (path, bytes) in &entries {
+    let mut entries = Vec::new();
+    for (path, bytes) in context.store.entries()? {
+        let went = options.dry_run || context.store.remove_unused(&path)?;
         if !global.json {
-            say(&format!("{}  {}", path.display(), human(*bytes)))?;
+            let used = if went { "" } else { "  kept: another run uses it" };
+            say(&format!("{}  {}{used}", path.display(), human(bytes)))?;
         }
-        if !options.dry_run {
-            context.store.remove(path)?;
+        if went {
+            entries.push((path, bytes));
         }
     }
     let total: u64 = entries.iter().map(|(_, bytes)| bytes).sum();
