@@ -66,6 +66,7 @@ pub fn boot(shell: &Shell, keep: bool) -> Result<()> {
         accelerator,
         system,
         data: Some(disks.data.into()),
+        write_log: None,
         devices: Devices::Virtio,
         overlay: true,
         firmware: Firmware::Bios,

@@ -115,6 +115,7 @@ pub(super) fn start(options: &Boot, config: Option<&str>, context: &Context) -> 
             name: "appliance".to_owned(),
             system,
             data,
+            write_log: None,
             devices,
             overlay: !options.write,
             firmware: options.firmware,

@@ -93,6 +93,7 @@ fn trial(system: &Medium, folder: &Path) -> Result<Trial> {
         name: "kvm-trial".to_owned(),
         system: system.clone(),
         data: None,
+        write_log: None,
         devices: Devices::Virtio,
         overlay: true,
         firmware: Firmware::Bios,

@@ -62,6 +62,10 @@ pub fn arguments(
     folder: &Path,
     sockets: &Path,
 ) -> Result<Vec<OsString>> {
+    if let Some(log) = &options.write_log {
+        // QEMU does not make it.
+        fs::File::create(log)?;
+    }
     let mut all: Vec<OsString> = Vec::new();
     let mut add = |words: &[&str]| all.extend(words.iter().map(OsString::from));
     add(&["-name", &options.name, "-nodefaults", "-display", "none", "-machine", "pc", "-rtc", "base=utc"]);
@@ -94,11 +98,21 @@ pub fn arguments(
         add(&["-device", "pvscsi,id=scsi,addr=0x5"]);
     }
     let mut disk = |id: &str, (path, format): &(PathBuf, &str), place: u8, devices: Devices, more: &str| {
-        let size = if *format == "vpc" { format!(",{}={}", VHD_SIZE.0, VHD_SIZE.1) } else { String::new() };
-        let drive = format!(
-            "if=none,id={id},format={format}{size},file={},cache=writeback,discard=unmap{more}",
-            escape(path)
-        );
+        let size = |prefix: &str| match *format {
+            "vpc" => format!(",{prefix}{}={}", VHD_SIZE.0, VHD_SIZE.1),
+            _ => String::new(),
+        };
+        let file = match options.write_log.as_ref().filter(|_| id == "data") {
+            None => format!("format={format}{},file={}", size(""), escape(path)),
+            Some(log) => format!(
+                "driver=blklogwrites,log-sector-size=512,log.driver=file,log.filename={},file.driver={format}{},\
+                 file.discard=unmap,file.file.driver=file,file.file.filename={}",
+                escape(log),
+                size("file."),
+                escape(path)
+            ),
+        };
+        let drive = format!("if=none,id={id},{file},cache=writeback,discard=unmap{more}");
         let device = match devices {
             Devices::Virtio => format!("virtio-blk-pci,drive={id},serial={id},addr=0x{:x}", 5 + place),
             // vSphere's disks have no serial number that a guest sees.

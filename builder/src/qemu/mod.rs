@@ -72,6 +72,8 @@ pub struct MachineOptions {
     pub system: Medium,
     /// Data disk.
     pub data: Option<Medium>,
+    /// A new file that gets every write and flush of the data disk, in the format of Linux' dm-log-writes.
+    pub write_log: Option<PathBuf>,
     /// What disks and network card are to the guest.
     pub devices: Devices,
     /// Write into overlays in the work folder instead of the disks.
@@ -121,11 +123,13 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts QEMU. The folder gets `serial.log`, `qemu.log` and the overlays. QEMU ends with the thread that calls this, even if
+    /// Starts QEMU. The folder gets `serial.log`, `qemu.log` and the overlays, or has them from a machine before. QEMU ends with the thread that calls this, even if
     /// that is killed.
     pub fn start(options: &MachineOptions, folder: &Path) -> Result<Machine> {
         fs::create_dir_all(folder)?;
         let log = Log::create(&folder.join("commands.log"))?;
+        // A machine that was cut off and starts again continues the log of its console.
+        let boot_offset = fs::metadata(folder.join("serial.log")).map_or(0, |meta| meta.len());
         // Socket paths are limited to 108 bytes; a folder deep in a build tree is longer.
         let sockets = tempfile::Builder::new().prefix("qemu-").tempdir()?;
         let disks = arguments::disks(options, folder, &log)?;
@@ -150,7 +154,7 @@ impl Machine {
                 );
             }
         };
-        Ok(Machine { folder: folder.to_owned(), child, powered, qmp, boot_offset: 0, sockets })
+        Ok(Machine { folder: folder.to_owned(), child, powered, qmp, boot_offset, sockets })
     }
 
     /// The serial console as a Unix socket, for a person.
@@ -181,6 +185,21 @@ impl Machine {
         ended: &AtomicBool,
         mut watch: impl FnMut(&VerdictReport),
     ) -> Result<VerdictReport> {
+        self.wait_report(limit, ended, |report| {
+            watch(report);
+            report.verdict == wanted
+        })
+        .with_context(|| format!("waiting for a {wanted} verdict"))
+    }
+
+    /// Waits until the guest gives a report that `is_wanted`; it is asked once for every new one. `ended` ends the wait with an
+    /// error.
+    pub fn wait_report(
+        &mut self,
+        limit: Duration,
+        ended: &AtomicBool,
+        mut is_wanted: impl FnMut(&VerdictReport) -> bool,
+    ) -> Result<VerdictReport> {
         let start = Instant::now();
         let mut seen = None;
         loop {
@@ -188,20 +207,19 @@ impl Machine {
                 bail!("interrupted");
             }
             let text = self.serial()?;
-            if let Some(report) = serial::last_report(&text) {
-                if seen.as_ref() != Some(&report) {
-                    watch(&report);
-                    seen = Some(report.clone());
-                }
-                if report.verdict == wanted {
+            if let Some(report) = serial::last_report(&text)
+                && seen.as_ref() != Some(&report)
+            {
+                if is_wanted(&report) {
                     return Ok(report);
                 }
+                seen = Some(report);
             }
             if let Some(fault) = serial::fatal(&text) {
                 bail!("the guest died: {fault}{}", self.evidence());
             }
             if let Some(status) = self.child.try_wait()? {
-                bail!("QEMU ended with {status} before the verdict{}", self.evidence());
+                bail!("QEMU ended with {status} before that{}", self.evidence());
             }
             if text.is_empty() && start.elapsed() > SILENCE {
                 bail!(
@@ -211,10 +229,10 @@ impl Machine {
             }
             if start.elapsed() > limit {
                 let last = seen.map_or_else(
-                    || "no verdict at all".to_owned(),
+                    || "there was no verdict at all".to_owned(),
                     |report| format!("the last was {}", report.json),
                 );
-                bail!("no {wanted} verdict within {} s, {last}{}", limit.as_secs(), self.evidence());
+                bail!("not within {} s, {last}{}", limit.as_secs(), self.evidence());
             }
             std::thread::sleep(Duration::from_millis(250));
         }
