@@ -5,6 +5,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::app::AppLayer;
+use crate::appliance::Appliance;
 use crate::context::{Context, StageTime, Stages};
 use crate::export::{Artifact, Format};
 use crate::overlay::ImageTree;
@@ -110,6 +111,12 @@ pub fn base_tree(project: &Path, image: &str) -> Result<BaseTree> {
     let recipe = Recipe::load(&context.project.image(image)?, None, &[])?;
     let (lock, _) = resolve::resolve(&recipe, &context)?;
     Ok(rootfs::make(&recipe, &lock, &context)?.0)
+}
+
+/// The guest's program as the last build took it, out of the store; the folder is the project's.
+pub fn guest_program(project: &Path) -> Result<Appliance> {
+    let context = Context::of_store(Project::find(Some(project))?, Store::open(&Store::default_root())?)?;
+    Ok(appliance::build(&context)?.0)
 }
 
 /// `before` hears what is known when the slow part is about to begin.

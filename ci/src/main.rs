@@ -33,6 +33,12 @@ enum Command {
         #[arg(long, hide = true)]
         boot_only: bool,
     },
+    /// Cut the power of first boots again and again
+    Powercut {
+        /// How many cuts at least; each first boot has three
+        #[arg(long, default_value_t = 3)]
+        count: u32,
+    },
     /// Run every check and every test, VM tests included
     Test,
     /// Check the house rules
@@ -61,6 +67,7 @@ fn run(command: Command) -> Result<()> {
         Command::Setup => setup::run(&shell),
         Command::Demo { keep, boot_only: true } => demo::boot(&shell, keep),
         Command::Demo { keep, boot_only: false } => demo::run(&shell, keep),
+        Command::Powercut { count } => test::power_cuts(&shell, count),
         Command::Test => test::run(&shell),
         Command::Bench(bench) => bench::run(&shell, bench),
         Command::Tidy => {

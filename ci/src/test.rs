@@ -57,14 +57,34 @@ pub fn run(shell: &Shell) -> Result<()> {
     if ready && phase("image", &|| whole(image::build(shell).map(|_| ()))) {
         phase("stand-in", &|| whole(image::stand_in(shell).map(|_| ())));
         phase("virtual machines", &|| {
-            let mut line = privileges::prefix()?;
-            line.extend(["cargo", "test", "--package", "imgbuild", "--test", "vm"]);
+            let line = vm_line()?;
             let (program, args) = line.split_first().context("no command")?;
             // Image and repository have just been made, and a user's namespace has no network: they must be enough.
             tests(cmd!(shell, "{program} {args...}").env("IMGBUILD_TEST_OFFLINE", "1"))
         });
     }
     close(&phases)
+}
+
+/// The command that runs the VM scenario, with the rights that it needs.
+fn vm_line() -> Result<Vec<&'static str>> {
+    let mut line = privileges::prefix()?;
+    line.extend(["cargo", "test", "--package", "imgbuild", "--test", "vm"]);
+    Ok(line)
+}
+
+/// First boots alone, with as many power cuts as asked for; shows what each met.
+pub fn power_cuts(shell: &Shell, count: u32) -> Result<()> {
+    setup::run(shell)?;
+    image::build(shell)?;
+    let line = vm_line()?;
+    let (program, args) = line.split_first().context("no command")?;
+    let count = count.to_string();
+    cmd!(shell, "{program} {args...} -- --nocapture")
+        .env("IMGBUILD_TEST_OFFLINE", "1")
+        .env("IMGBUILD_POWER_CUTS", count)
+        .run()
+        .context("a machine did not survive its power cuts")
 }
 
 /// A phase without tests of its own: nothing to count unless it fails.

@@ -39,6 +39,14 @@ enum Verb {
         /// Its name
         key: String,
     },
+    /// Say what a step sees in a folder that holds a machine's files, such as a disk's that was taken out
+    #[command(hide = true)]
+    Observe {
+        /// The folder
+        root: PathBuf,
+        /// The step's name
+        step: String,
+    },
     /// Show what is done, what is waited for, and why
     Status {
         /// Print the status as JSON
@@ -84,6 +92,7 @@ impl Cli {
             Verb::Early => daemon::early(root),
             Verb::Firstboot => daemon::run(root),
             Verb::Guestinfo { key } => print(&channels::answer_guestinfo(key)?),
+            Verb::Observe { root, step } => observe(root, step),
             Verb::Status { json } => show_status(root, *json),
             Verb::Diagnose => print(&diagnosis::report(root)),
             Verb::Retry => retry(),
@@ -103,6 +112,15 @@ fn print(text: &str) -> Result<()> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Changes nothing.
+fn observe(root: &Path, name: &str) -> Result<()> {
+    let step = steps::STEPS
+        .iter()
+        .find(|step| step.name == name)
+        .with_context(|| format!("there is no step `{name}`"))?;
+    print(&format!("{:?}\n", (step.observe)(&Context::load(root)?)?))
 }
 
 fn show_status(root: &Path, json: bool) -> Result<()> {

@@ -10,6 +10,7 @@
 //! | [`client`] | HTTP, TCP and WebSocket as seen from a given place, at a given address, with a given trust anchor |
 //! | [`mailbox`] | the mail that reached the relay |
 //! | [`oracle`] | `sgdisk`, `e2fsck`, `qemu-img` … as judges |
+//! | [`power`] | what a power cut may have left of a disk, and what other programs find there |
 //! | [`sandbox`] | a throw-away home for command line tests, and the filters their snapshots need |
 //! | [`standin`] | a repository of RPM packages in place of CentOS 7's |
 //! | [`scenario`] | ordered checks on one machine, reported as tests |
@@ -28,12 +29,18 @@ pub mod mailbox;
 pub mod namespace;
 pub mod oracle;
 pub mod ovf_environment;
+pub mod power;
 pub mod sandbox;
 pub mod scenario;
 pub mod standin;
 pub mod systemd219;
 pub mod vsphere;
 pub mod wait;
+
+/// Runs a program that was built here, wants exit code 0, and returns what it said.
+pub fn run(program: &std::path::Path, args: &[&std::ffi::OsStr]) -> anyhow::Result<String> {
+    exec::text(&program.to_string_lossy(), args)
+}
 
 /// Debian packages that the tests need beyond those of `imgbuild` itself.
 pub fn packages() -> &'static [&'static str] {
@@ -52,6 +59,7 @@ pub fn packages() -> &'static [&'static str] {
         "libxml2-utils",
         "openssl",
         "pebble",
+        "postgresql-15",
         "python3-aiosmtpd",
         "qemu-utils",
         "radvd",

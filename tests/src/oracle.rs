@@ -103,6 +103,12 @@ pub fn to_raw(image: &Path, raw: &Path) -> Result<()> {
     Ok(())
 }
 
+/// `cp` of a raw disk that keeps its holes.
+pub fn copy_sparse(disk: &Path, copy: &Path) -> Result<()> {
+    exec::text("cp", &["--sparse=always".as_ref(), "--".as_ref(), disk.as_os_str(), copy.as_os_str()])?;
+    Ok(())
+}
+
 /// Names in a tar archive, in their order, read by GNU tar.
 pub fn tar_names(archive: &Path) -> Result<Vec<String>> {
     let said = exec::text("tar", &["--list".as_ref(), "--file".as_ref(), archive.as_os_str()])?;

@@ -1,32 +1,53 @@
-//! From a blank machine to a green verdict, in the article's network, configured as vSphere does it.
+//! From a blank machine to a green verdict, in the article's network, configured as vSphere does it, through power cuts.
 
-use std::time::Duration;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use firstboot::settings::schema::{FIELDS, Field};
 use imgbuild::qemu::accel::Accelerator;
 use imgbuild::qemu::medium;
-use imgbuild::qemu::{Devices, Firmware, Machine, MachineOptions, Net, Verdict};
+use imgbuild::qemu::{Devices, Firmware, MachineOptions, Net};
 use imgbuild::store::Store;
 use testkit::lab::{self, INSTANCE_V4, INSTANCE_V6, Lab};
+use testkit::power::Dice;
 use testkit::{config_volume, ovf_environment};
 
+use crate::power_cut::History;
 use crate::site::{DOMAIN, Site, folder};
 
-/// Without KVM a first boot takes six to eight minutes on a quiet machine of two cores.
-const LIMIT: Duration = Duration::from_secs(20 * 60);
 /// The instance of a configuration that is attached too, and that must not win.
 const OTHER_DOMAIN: &str = "volume.lab.test";
 
 pub fn turns_green(site: &mut Site) -> Result<()> {
-    // Out of the OVA itself, on the devices that it asks vSphere for.
+    let folder = folder();
+    let (lab, options) = machine(site, &folder)?;
+    let mut history = History::new(&folder, Dice::seed());
+    history.suffer(&options)?;
+    let mut machine = history.start(&options)?;
+    let verdict = history.wait_green(&mut machine);
+    site.history = Some(history);
+    // What a person in front of the machine sees; for a look when something is odd.
+    machine.screenshot(&folder.join("screen.png"))?;
+    // A machine that is not green still lets the other checks say what works and what does not; one that never spoke only lets
+    // each of them wait.
+    if !machine.serial()?.is_empty() {
+        site.lab = Some(lab);
+        site.machine = Some(machine);
+    }
+    let report = verdict?.json;
+    ensure!(report["domain"] == DOMAIN, "the verdict is about another domain: {report}");
+    Ok(())
+}
+
+/// A new machine in a network of its own, with its files in a folder that is emptied: out of the OVA itself, on the devices that it
+/// asks vSphere for.
+pub fn machine(site: &Site, folder: &Path) -> Result<(Lab, MachineOptions)> {
     let mut disks = medium::of_ova(site.ova()?)?.into_iter();
     let system = disks.next().context("the OVA has no disk")?;
-    let folder = folder();
     if folder.exists() {
-        fs_err::remove_dir_all(&folder)?;
+        fs_err::remove_dir_all(folder)?;
     }
-    fs_err::create_dir_all(&folder)?;
+    fs_err::create_dir_all(folder)?;
     let lab = Lab::start(DOMAIN)?;
     let volume = folder.join("volume.img");
     config_volume::write(&volume, &format!("schema = 1\ndomain = \"{OTHER_DOMAIN}\"\n"))?;
@@ -37,6 +58,7 @@ pub fn turns_green(site: &mut Site) -> Result<()> {
         accelerator: Accelerator::prove(&system, &Store::default_root(), |_| ())?,
         system,
         data: disks.next(),
+        write_log: None,
         devices: Devices::Vmware,
         overlay: true,
         firmware: Firmware::Bios,
@@ -49,19 +71,7 @@ pub fn turns_green(site: &mut Site) -> Result<()> {
         cdrom: Some(disc),
         resume: None,
     };
-    let mut machine = Machine::start(&options, &folder)?;
-    let verdict = machine.wait_verdict(Verdict::Green, LIMIT);
-    // What a person in front of the machine sees; for a look when something is odd.
-    machine.screenshot(&folder.join("screen.png"))?;
-    // A machine that is not green still lets the other checks say what works and what does not; one that never spoke only lets
-    // each of them wait.
-    if !machine.serial()?.is_empty() {
-        site.lab = Some(lab);
-        site.machine = Some(machine);
-    }
-    let report = verdict?.json;
-    ensure!(report["domain"] == DOMAIN, "the verdict is about another domain: {report}");
-    Ok(())
+    Ok((lab, options))
 }
 
 /// What somebody who wants this configuration types into the form that an OVA makes vSphere show.

@@ -3,7 +3,8 @@
 //!
 //! A machine without KVM takes minutes to boot, so the checks share two boots and run in this order:
 //!
-//! 1. SeaBIOS, cold, in the lab, configured by an OVF environment on a CD-ROM; a reboot; power off; a look at the disks;
+//! 1. SeaBIOS, cold, in the lab, configured by an OVF environment on a CD-ROM; its power is cut three times on its way to green; a
+//!    reboot; power off; a look at the disks, and at what the data disk might have been at other moments;
 //! 2. OVMF, on QEMU's own network, configured by fw_cfg, by `imgbuild smoke`: the image that is built of RPM packages out of the
 //!    stand-in for CentOS 7's repositories. So each image meets one firmware, each firmware one image, and each source of packages is
 //!    booted.
@@ -15,6 +16,7 @@ mod build;
 mod exposure;
 mod first_boot;
 mod power;
+mod power_cut;
 mod site;
 mod stand_in;
 mod tampered;
@@ -37,7 +39,8 @@ const CHECKS: &[Check<Site>] = &[
     ("verify_names_what_is_wrong_with_a_tampered_image", tampered::faults_are_named),
     ("verify_refuses_a_disk_that_refers_to_other_files", tampered::references_are_refused),
     ("boot_shows_the_console_and_ends_with_ctrl_c", build::boot_shows_the_console),
-    ("first_boot_turns_green", first_boot::turns_green),
+    ("first_boot_turns_green_after_power_cuts", first_boot::turns_green),
+    ("power_cuts_left_nothing_half_made_or_made_twice", power_cut::nothing_was_made_twice),
     (
         "both_media_are_read_and_the_ovf_environment_wins",
         first_boot::both_media_are_read_and_the_environment_wins,
@@ -57,6 +60,7 @@ const CHECKS: &[Check<Site>] = &[
     ("status_arrives_on_the_websocket", account::status_on_the_websocket),
     ("reboot_comes_back_with_the_same_secrets", power::reboot_keeps_everything),
     ("power_off_leaves_clean_file_systems", power::off_leaves_clean_file_systems),
+    ("data_disk_is_whole_at_any_moment", power_cut::disk_is_whole_at_any_moment),
     ("stand_in_for_centos_is_built_without_network", stand_in::image_is_built),
     ("rpm_finds_no_changes_that_overlays_do_not_state", stand_in::rpm_finds_no_other_changes),
     ("rpm_database_is_the_lock", stand_in::packages_are_those_of_the_lock),
@@ -64,6 +68,14 @@ const CHECKS: &[Check<Site>] = &[
     ("stand_in_boots_by_ovmf_and_passes_smoke", stand_in::smoke_by_ovmf),
 ];
 
+/// With `IMGBUILD_POWER_CUTS`: nothing but first boots, and more power cuts.
+const CAMPAIGN: &[Check<Site>] = &[
+    ("image_is_built_and_verified_by_the_command_line", build::image_is_built_and_verified),
+    ("ova_and_raw_are_the_same_disk_as_the_qcow2", verbs::ova_and_raw_are_the_same_disk),
+    ("every_power_cut_is_survived", power_cut::campaign),
+];
+
 fn main() -> ExitCode {
-    scenario::run(Site::default, CHECKS)
+    let campaign = std::env::var_os(power_cut::COUNT).is_some();
+    scenario::run(Site::default, if campaign { CAMPAIGN } else { CHECKS })
 }

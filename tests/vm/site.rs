@@ -8,6 +8,7 @@ use testkit::client::Cookies;
 use testkit::image::Disks;
 use testkit::lab::Lab;
 
+use crate::power_cut::History;
 use crate::stand_in::StandIn;
 
 /// The instance's name.
@@ -26,6 +27,8 @@ pub struct Site {
     pub stand_in: Option<StandIn>,
     /// Running between first boot and power off.
     pub machine: Option<Machine>,
+    /// What the machine went through on its way to green.
+    pub history: Option<History>,
     /// There as long as the machine.
     pub lab: Option<Lab>,
     /// The visitor who signed up.

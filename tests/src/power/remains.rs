@@ -1,0 +1,175 @@
+//! What is left on a data disk whose machine died: e2fsck mends it as the next boot would, debugfs takes it out, PostgreSQL
+//! recovers on it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{exec, oracle};
+
+/// Folders of state on the data disk, under the names that first boot gives them.
+const ENGINE: &str = "var-lib-appliance";
+/// PostgreSQL's programs, of the version that the demo image has.
+const POSTGRESQL: &str = "/usr/lib/postgresql/15/bin/postgres";
+/// Its cluster.
+const CLUSTER: &str = "var-lib-postgresql/15/main";
+
+/// A data disk, taken out.
+#[derive(Debug)]
+pub struct Remains {
+    folder: PathBuf,
+}
+
+/// The instance's database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Database {
+    /// PostgreSQL has no cluster yet.
+    NoCluster,
+    /// The cluster does not have it yet.
+    Absent,
+    /// Whole.
+    Ready {
+        /// Rows that mark the web client; every instance has one.
+        superapps: u64,
+    },
+}
+
+impl Remains {
+    /// Recovers the file system that fills a raw disk, in place, and takes what is on it into an empty folder. `None` when the
+    /// disk was not formatted yet. An error when e2fsck finds damage that a journal does not explain.
+    pub fn of(disk: &Path, folder: &Path) -> Result<Option<Remains>> {
+        let superblock = exec::output("dumpe2fs", &["-h".as_ref(), disk.as_os_str()])?;
+        if superblock.code != Some(0) {
+            ensure!(superblock.text.contains("Bad magic number"), "dumpe2fs: {}", superblock.text.trim());
+            return Ok(None);
+        }
+        let repaired = exec::output("e2fsck", &["-fp".as_ref(), disk.as_os_str()])?;
+        // As a boot does it: a journal is replayed and counters are brought up to date (1), all else is damage.
+        ensure!(matches!(repaired.code, Some(0 | 1)), "e2fsck found damage: {}", repaired.text.trim());
+        oracle::ext4_is_clean(disk)?;
+        fs_err::create_dir(folder)?;
+        let mut request = std::ffi::OsString::from("rdump /state ");
+        request.push(folder);
+        let said = exec::output("debugfs", &["-R".as_ref(), request.as_os_str(), disk.as_os_str()])?;
+        ensure!(said.code == Some(0), "debugfs: {}", said.text.trim());
+        Ok(Some(Remains { folder: folder.join("state") }))
+    }
+
+    /// Where a folder of state is, as first boot names it: `var-lib-appliance`.
+    pub fn state(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// What must never be made a second time, by its path below the engine's folder: secrets, private host keys, the identity.
+    pub fn identity(&self) -> Result<BTreeMap<String, Vec<u8>>> {
+        let engine = self.state(ENGINE);
+        let mut found = BTreeMap::new();
+        for folder in ["secrets", "ssh"] {
+            let Ok(entries) = fs_err::read_dir(engine.join(folder)) else { continue };
+            for entry in entries {
+                let entry = entry?;
+                let name = entry.file_name().to_string_lossy().into_owned();
+                let is_public = folder == "ssh" && !name.ends_with("_key");
+                if !is_public {
+                    found.insert(format!("{folder}/{name}"), fs_err::read(entry.path())?);
+                }
+            }
+        }
+        if let Ok(id) = fs_err::read(engine.join("instance-id")) {
+            found.insert("instance-id".to_owned(), id);
+        }
+        Ok(found)
+    }
+
+    /// Lets PostgreSQL recover the cluster and looks for the instance's database.
+    pub fn database(&self) -> Result<Database> {
+        let cluster = self.state(CLUSTER);
+        if !cluster.join("PG_VERSION").is_file() {
+            return Ok(Database::NoCluster);
+        }
+        // Debian keeps these elsewhere.
+        let conf = cluster.join("remains.conf");
+        fs_err::write(&conf, "")?;
+        let said = query(&cluster, &conf, "template1", "SELECT datname AS found FROM pg_database;")?;
+        if !said.contains("found = \"mastodon\"") {
+            return Ok(Database::Absent);
+        }
+        let said = query(
+            &cluster,
+            &conf,
+            "mastodon",
+            "SELECT 'superapps ' || count(*) AS found FROM oauth_applications WHERE superapp;",
+        )?;
+        let superapps = said
+            .split_once("found = \"superapps ")
+            .and_then(|(_, rest)| rest.split_once('"')?.0.parse().ok())
+            .with_context(|| format!("PostgreSQL did not count: {said}"))?;
+        Ok(Database::Ready { superapps })
+    }
+}
+
+/// Runs one statement in single-user mode, as the owner of the files, after PostgreSQL has recovered.
+fn query(cluster: &Path, conf: &Path, database: &str, statement: &str) -> Result<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = fs_err::metadata(cluster)?;
+    let (user, group) = (format!("--reuid={}", owner.uid()), format!("--regid={}", owner.gid()));
+    let conf = format!("config_file={}", conf.display());
+    let script = cluster.join("remains.sql");
+    // Single-user mode takes one statement a line.
+    fs_err::write(&script, format!("{statement}\n"))?;
+    let shell = "exec \"$@\" <\"$SCRIPT\"";
+    let args: [&OsStr; 14] = [
+        user.as_ref(),
+        group.as_ref(),
+        "--clear-groups".as_ref(),
+        "sh".as_ref(),
+        "-c".as_ref(),
+        shell.as_ref(),
+        "sh".as_ref(),
+        POSTGRESQL.as_ref(),
+        "--single".as_ref(),
+        "-D".as_ref(),
+        cluster.as_os_str(),
+        "-c".as_ref(),
+        conf.as_ref(),
+        database.as_ref(),
+    ];
+    let said = exec::text_with("setpriv", &args, &[("SCRIPT", script.as_os_str())])
+        .context("letting PostgreSQL recover what is left of its cluster")?;
+    for sign in ["PANIC", "FATAL", "ERROR", "invalid page"] {
+        ensure!(!said.contains(sign), "PostgreSQL objects: {}", said.trim());
+    }
+    Ok(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blank_disk_holds_nothing_and_a_damaged_one_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path().join("disk");
+        fs_err::File::create(&disk).unwrap().set_len(16 << 20).unwrap();
+        assert!(Remains::of(&disk, &folder.path().join("blank")).unwrap().is_none());
+
+        let tree = folder.path().join("tree");
+        fs_err::create_dir_all(tree.join("state/var-lib-appliance/secrets")).unwrap();
+        fs_err::write(tree.join("state/var-lib-appliance/secrets/otp-secret"), "abc\n").unwrap();
+        exec::text(
+            "mke2fs",
+            &["-qt".as_ref(), "ext4".as_ref(), "-d".as_ref(), tree.as_os_str(), disk.as_os_str()],
+        )
+        .unwrap();
+        let remains = Remains::of(&disk, &folder.path().join("sound")).unwrap().unwrap();
+        assert_eq!(remains.identity().unwrap()["secrets/otp-secret"], b"abc\n");
+        assert_eq!(remains.database().unwrap(), Database::NoCluster);
+
+        let destroy = ["-w".as_ref(), "-R".as_ref(), "clri /state".as_ref(), disk.as_os_str()];
+        exec::text("debugfs", &destroy).unwrap();
+        let error = Remains::of(&disk, &folder.path().join("damaged")).unwrap_err().to_string();
+        assert!(error.contains("e2fsck"), "{error}");
+    }
+}
