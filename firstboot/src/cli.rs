@@ -143,6 +143,7 @@ fn show_status(root: &Path, json: bool) -> Result<()> {
 /// Wakes the process that keeps this machine, also in the middle of its first pass, when systemd does not call the unit active
 /// yet. Nothing here waits for the pass to end.
 fn retry() -> Result<()> {
+    channels::look_again(Path::new(ROOT))?;
     if systemd::has_main_process(UNIT) {
         // Not only its main process was started by the unit: the signal is for that one alone.
         Run::new("systemctl", &["kill", "--signal=USR1", "--kill-who=main", UNIT]).text()?;
@@ -161,10 +162,13 @@ fn config(root: &Path, verb: &ConfigVerb) -> Result<()> {
         }
         ConfigVerb::Show => {
             let search = channels::search(root);
-            let Some((settings, offer)) = search.found else {
-                bail!("no valid configuration was found: {}", search.refused.join("; "));
+            let Some((settings, _)) = &search.found else {
+                bail!(
+                    "no valid configuration was found: {}",
+                    [search.refused, search.waiting].concat().join("; ")
+                );
             };
-            print(&format!("# from {}\n{}", offer.source, settings.redacted()))
+            print(&format!("{}{}", search.origin(), settings.redacted()))
         }
     }
 }

@@ -135,6 +135,8 @@ struct Keeper<'a> {
     schedule: Schedule,
     known: Vec<Known>,
     settings: Option<Settings>,
+    /// What the channels were last told about, so that it is said once.
+    noted: Vec<String>,
     title: String,
     shown: Option<Status>,
 }
@@ -148,6 +150,7 @@ impl<'a> Keeper<'a> {
             schedule: Schedule::default(),
             known: recall(root),
             settings: None,
+            noted: Vec::new(),
             title: String::new(),
             shown: None,
         }
@@ -162,7 +165,12 @@ impl<'a> Keeper<'a> {
         self.schedule.begin();
         let outcomes = engine::pass(&[storage::STEP], &context, self);
         if outcomes.iter().any(|outcome| outcome.observation == Observation::Done) {
-            context.settings = channels::adopt(self.root)?.found.map(|(settings, _)| settings);
+            let search = channels::adopt(self.root)?;
+            for note in search.notes.iter().filter(|note| !self.noted.contains(note)) {
+                console::announce(&format!("appliance: note    configuration: {}", note.replace('\n', " ")));
+            }
+            self.noted = search.notes;
+            context.settings = search.found.map(|(settings, _)| settings);
             if context.settings != self.settings {
                 self.schedule.reset();
             }

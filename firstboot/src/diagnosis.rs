@@ -64,8 +64,8 @@ fn failed_units() -> String {
 
 fn settings(root: &Path) -> String {
     let search = channels::search(root);
-    match search.found {
-        Some((settings, offer)) => format!("# from {}\n{}", offer.source, settings.redacted()),
+    match &search.found {
+        Some((settings, _)) => format!("{}{}", search.origin(), settings.redacted()),
         None if search.refused.is_empty() => "none were given".to_owned(),
         None => search.refused.join("\n"),
     }

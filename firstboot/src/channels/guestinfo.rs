@@ -4,17 +4,14 @@
 //! the processor's hypervisor must both say VMware first, and a process of its own does it: one that is ended there takes nothing
 //! along, and first boot itself never holds the right to use ports.
 
-use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use flate2::read::MultiGzDecoder;
 
-use super::{LIMIT, Offer, accept, ovf};
+use super::packed::{self, BASE64};
+use super::{Offer, Wrong, accept, ovf};
 use crate::exec::Run;
 
 /// Our own format as a whole.
@@ -24,14 +21,8 @@ const ENCODING: &str = "guestinfo.mastodon.config.encoding";
 /// The properties of the OVA, where its transport is `com.vmware.guestInfo`.
 const ENVIRONMENT: &str = "guestinfo.ovfEnv";
 
-/// Padded or not: both are in use.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
 /// What answers `info-get KEY`; `None` when there is no such value.
-type Ask<'a> = &'a mut dyn FnMut(&str) -> Result<Option<Vec<u8>>>;
+pub(super) type Ask<'a> = &'a mut dyn FnMut(&str) -> Result<Option<Vec<u8>>>;
 
 /// The channel `guestinfo.mastodon.config`.
 pub(super) fn configuration(root: &Path) -> Result<Option<Offer>> {
@@ -43,7 +34,7 @@ pub(super) fn environment(root: &Path) -> Result<Option<Offer>> {
     if is_vmware(root) { read_environment(&mut ask) } else { Ok(None) }
 }
 
-fn read_configuration(ask: Ask<'_>) -> Result<Option<Offer>> {
+pub(super) fn read_configuration(ask: Ask<'_>) -> Result<Option<Offer>> {
     let Some(packed) = ask(CONFIG)? else { return Ok(None) };
     let Some(packed) = accept(packed, CONFIG)? else { return Ok(None) };
     let encoding = ask(ENCODING)?.map_or(Ok(None), |said| accept(said, ENCODING))?.unwrap_or_default();
@@ -51,16 +42,16 @@ fn read_configuration(ask: Ask<'_>) -> Result<Option<Offer>> {
         "" => Some(packed),
         "base64" | "b64" => accept(decode(&packed)?, CONFIG)?,
         "gzip+base64" | "gz+b64" => {
-            let mut bytes = Vec::new();
-            MultiGzDecoder::new(&*decode(&packed)?)
-                .take(LIMIT + 1)
-                .read_to_end(&mut bytes)
-                .with_context(|| format!("{CONFIG}: {ENCODING} says gzip, but it cannot be unpacked"))?;
+            let Some(bytes) = packed::gunzip(&decode(&packed)?) else {
+                bail!(Wrong(format!(
+                    "{CONFIG}: {ENCODING} says gzip, but it cannot be unpacked: pack it again, or correct {ENCODING}"
+                )));
+            };
             accept(bytes, CONFIG)?
         }
-        _ => bail!(
+        _ => bail!(Wrong(format!(
             "{ENCODING} is none that this appliance knows: set it to base64 or gzip+base64, or leave it out"
-        ),
+        ))),
     };
     Ok(text.map(|text| Offer { source: CONFIG.to_owned(), text }))
 }
@@ -73,11 +64,11 @@ fn read_environment(ask: Ask<'_>) -> Result<Option<Offer>> {
     }
 }
 
-/// Base64 with or without line breaks. The decoder's own message would show a byte of what may be a password.
 fn decode(text: &str) -> Result<Vec<u8>> {
-    let text: String = text.chars().filter(|character| !character.is_ascii_whitespace()).collect();
-    let Ok(bytes) = BASE64.decode(text) else {
-        bail!("{CONFIG}: {ENCODING} says base64, but it is none: encode it, or remove {ENCODING}");
+    let Some(bytes) = packed::decode(text) else {
+        bail!(Wrong(format!(
+            "{CONFIG}: {ENCODING} says base64, but it is none: encode it, or remove {ENCODING}"
+        )));
     };
     Ok(bytes)
 }
@@ -149,8 +140,8 @@ mod backdoor {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::io::Write;
 
+    use super::super::readers::tests::gzip;
     use super::*;
 
     fn said(values: &[(&str, &[u8])]) -> String {
@@ -161,12 +152,6 @@ mod tests {
             Ok(None) => "nothing".to_owned(),
             Err(error) => format!("{error:#}"),
         }
-    }
-
-    fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
     }
 
     #[test]

@@ -1,25 +1,44 @@
-//! Where the configuration comes from: a fixed order of channels, of which the first full configuration wins.
+//! Where the configuration comes from: a fixed order of channels, of which the first full configuration wins and the others fill holes.
 //!
 //! What a channel gives is hostile until [`Settings::parse`] has accepted it: at most 1 MiB, UTF-8, regular files only, volumes
-//! mounted read-only, properties of OVF as the same TOML that everybody else writes. What won is stored in
-//! `/etc/appliance/config.toml`. Until there is a database, another configuration on a channel replaces it: a first one with a wrong
-//! address would otherwise shut the machine for ever. What the operator has edited stays while the channel says the same as before.
-//! With the database the domain is settled, and no channel is looked at again.
+//! mounted read-only, single settings turned into the same TOML that everybody else writes. Three rules decide what becomes of it:
+//!
+//! - Key by key, a channel gives what those above it leave open, and every key remembers its channel ([`merge`]).
+//! - What cannot be read (a damaged volume, a format of others) is a hole: it is named, and the other channels count. What can be read,
+//!   is ours and is wrong stops first boot, unless a full configuration stands above it: a lower channel must not name the instance for
+//!   ever because somebody mistyped a line in a higher one.
+//! - What is stored in `/etc/appliance/config.toml` is never overwritten by a channel that says what it said before. Until there is a
+//!   database, new words of a channel replace it: a first configuration with a wrong address would otherwise shut the machine for ever.
+//!   With the database they only fill keys that the stored one lacks and no channel has stated before, once a boot; the domain is
+//!   settled. A key that was stated before and is gone was removed by the operator.
 
+mod cmdline;
 mod disc;
 mod fw_cfg;
 mod guestinfo;
+mod imds;
+mod link;
 mod medium;
+mod merge;
 mod ovf;
+mod packed;
+pub mod readers;
+mod smbios;
 mod stored;
+mod userdata;
 mod volume;
+mod words;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 
+use self::imds::Asked;
+use self::merge::{Layer, Merged};
+use self::stored::Given;
 use crate::durable;
 use crate::settings::Settings;
 
@@ -32,6 +51,9 @@ const LIMIT: u64 = 1024 * 1024;
 /// The domain that the database was made for; beside the database, on the data disk when there is one.
 const SETTLED: &str = "/var/lib/appliance/domain";
 
+/// The mark of a boot in which the channels were looked at although the domain is settled.
+const LOOKED: &str = "/run/appliance/channels-looked-at";
+
 /// A text that a channel gave, not yet checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
@@ -41,105 +63,372 @@ pub struct Offer {
     pub text: String,
 }
 
-/// One way to hand a configuration to the machine.
-struct Channel {
-    /// Reads the channel below the root; `None` when it holds nothing.
-    look: fn(&Path) -> Result<Option<Offer>>,
+/// Something that is ours, can be read, and is wrong: it must be corrected, not passed over.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Wrong(String);
+
+/// What one channel had to say.
+#[derive(Debug, Default)]
+struct Said {
+    /// In order of precedence.
+    offers: Vec<Offer>,
+    /// What is ours and wrong.
+    wrong: Vec<String>,
+    /// What could not be read, or is somebody else's.
+    damaged: Vec<String>,
+    /// What may answer later.
+    waiting: Vec<String>,
+    /// What was understood and passed over.
+    notes: Vec<String>,
 }
 
-/// The channels from outside, in order of precedence.
-const CHANNELS: &[Channel] = &[
-    Channel { look: guestinfo::configuration },
-    Channel { look: guestinfo::environment },
-    Channel { look: disc::look },
-    Channel { look: volume::look },
-    Channel { look: fw_cfg::look },
+impl Said {
+    fn take(&mut self, result: Result<Vec<Offer>>) {
+        match result {
+            Ok(offers) => self.offers.extend(offers),
+            Err(error) if error.is::<Wrong>() => self.wrong.push(format!("{error:#}")),
+            Err(error) => self.damaged.push(format!("{error:#}")),
+        }
+    }
+
+    fn add(&mut self, other: Said) {
+        self.offers.extend(other.offers);
+        self.wrong.extend(other.wrong);
+        self.damaged.extend(other.damaged);
+        self.waiting.extend(other.waiting);
+        self.notes.extend(other.notes);
+    }
+}
+
+impl From<Result<Vec<Offer>>> for Said {
+    fn from(result: Result<Vec<Offer>>) -> Said {
+        let mut said = Said::default();
+        said.take(result);
+        said
+    }
+}
+
+impl From<Result<Option<Offer>>> for Said {
+    fn from(result: Result<Option<Offer>>) -> Said {
+        result.map(|offer| offer.into_iter().collect::<Vec<_>>()).into()
+    }
+}
+
+impl From<Result<Asked>> for Said {
+    fn from(result: Result<Asked>) -> Said {
+        match result {
+            Ok(Asked::Silent(text)) => Said { waiting: vec![text], ..Said::default() },
+            Ok(Asked::Nothing) => Said::default(),
+            Ok(Asked::Offer(offer)) => Ok(Some(offer)).into(),
+            Err(error) => Err::<Option<Offer>, _>(error).into(),
+        }
+    }
+}
+
+/// The channels from outside, in order of precedence. Each reads below the root.
+const CHANNELS: &[fn(&Path) -> Said] = &[
+    |root| guestinfo::configuration(root).into(),
+    |root| guestinfo::environment(root).into(),
+    |root| disc::look(root).into(),
+    volume::look,
+    |root| fw_cfg::look(root).into(),
+    |root| smbios::look(root).into(),
+    |root| cmdline::look(root).into(),
+    |root| imds::look(root).into(),
 ];
 
 /// What the search through all channels found.
 #[derive(Debug, Default)]
 pub struct Search {
-    /// The settings and their source.
+    /// The settings and their source; of several sources the one text that was made of them.
     pub found: Option<(Settings, Offer)>,
-    /// What was offered before them and refused, one message each.
+    /// Why nothing was found although something was offered, one message each.
     pub refused: Vec<String>,
+    /// What may answer later, one message each.
+    pub waiting: Vec<String>,
+    /// What was passed over, one message each.
+    pub notes: Vec<String>,
+    /// The channel of each key.
+    sources: BTreeMap<String, String>,
+    /// To be stored with the text that was found; `None` when that is stored already.
+    given: Option<Given>,
+}
+
+/// What all channels from outside offer.
+#[derive(Default)]
+struct Offered {
+    layers: Vec<Layer>,
+    refused: Vec<String>,
+    waiting: Vec<String>,
+    damaged: Vec<String>,
+    notes: Vec<String>,
 }
 
 /// The stored configuration, unless a channel has a newer one that may replace it. A stored configuration that is not valid is not
-/// replaced by what the channel said before: nothing must silently undo what the operator edited.
+/// replaced by what the channel said before: nothing must silently undo what the operator edited. Changes nothing.
 pub fn search(root: &Path) -> Search {
     let stored = match stored::look(root) {
         Ok(stored) => stored,
-        Err(error) => return Search { found: None, refused: vec![format!("{error:#}")] },
+        Err(error) => return Search { refused: vec![format!("{error:#}")], ..Search::default() },
     };
     let settled = settled_domain(root);
-    let Some(stored) = stored else { return offered(root, settled.as_deref()) };
-    if settled.is_none() {
-        let newer = offered(root, None);
-        if newer.found.as_ref().is_some_and(|(_, offer)| stored::is_news(root, &stored, offer)) {
-            return newer;
-        }
+    let given = Given::read(root);
+    let Some(stored) = stored else { return newest(&offered(root), settled.as_deref()) };
+    let kept = kept(&stored, given.as_ref(), settled.as_deref());
+    if settled.is_some() {
+        return kept;
     }
-    let mut search = Search::default();
-    search.take(stored, settled.as_deref());
-    search
+    let offered = offered(root);
+    let newest = newest(&offered, None);
+    let is_news = newest.found.as_ref().is_some_and(|(_, offer)| match &given {
+        Some(given) => given.is_news(&offered.layers),
+        // Nothing was taken of any channel, or a cut came before it was noted down.
+        None => offer.text == stored.text,
+    });
+    if is_news { newest } else { filled(kept, &offered, given) }
+}
+
+/// Searches, and stores what a channel gave: the commit point of the configuration.
+pub fn adopt(root: &Path) -> Result<Search> {
+    let mut search = search(root);
+    let looked = root.join(&LOOKED[1..]);
+    if settled_domain(root).is_some() && search.found.is_some() && !looked.exists() {
+        let offered = offered(root);
+        // What may answer later is worth another look.
+        if offered.waiting.is_empty() {
+            durable::write(&looked, b"", 0o644, None)?;
+        }
+        for layer in &offered.layers {
+            if let Ok(settings) = Settings::parse(&layer.offer.source, &layer.offer.text) {
+                let settled = settled_domain(root);
+                search.notes.extend(frozen(&settings, &layer.offer.source, settled.as_deref()));
+            }
+        }
+        search = filled(search, &offered, Given::read(root));
+    }
+    if let Some(((_, offer), given)) = search.found.as_ref().zip(search.given.as_ref()) {
+        stored::store(root, &offer.text, given)?;
+    }
+    if search.found.is_none() && !search.waiting.is_empty() {
+        search.notes.extend(link::raise(root));
+    }
+    Ok(search)
+}
+
+/// Makes the next pass look at the channels again, also when the domain is settled.
+pub fn look_again(root: &Path) -> Result<()> {
+    match fs_err::remove_file(root.join(&LOOKED[1..])) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// What every channel from outside offers, one line each, without any value.
 pub fn survey(root: &Path) -> String {
-    let mut text = String::new();
-    for channel in CHANNELS {
-        let line = match (channel.look)(root) {
-            Ok(None) => continue,
-            Ok(Some(offer)) => match Settings::parse(&offer.source, &offer.text) {
-                Ok(settings) => format!("{}: valid, for the instance `{}`", offer.source, settings.domain),
-                Err(error) => error.to_string(),
-            },
-            Err(error) => format!("{error:#}"),
+    let offered = offered(root);
+    let settled = settled_domain(root);
+    let mut lines = Vec::new();
+    for layer in &offered.layers {
+        let source = &layer.offer.source;
+        let keys: Vec<&str> = layer.leaves.keys().map(String::as_str).collect();
+        let mut line = match layer.leaves.get("domain").and_then(toml::Value::as_str) {
+            Some(domain) if layer.is_full => format!("{source}: valid, for the instance `{domain}`"),
+            _ => format!("{source}: a part: {}", keys.join(", ")),
         };
-        text.push_str(&line);
-        text.push('\n');
+        if let Some(settled) = settled.as_deref().filter(|settled| is_other(layer, settled)) {
+            line.push_str(&format!("; key `domain` is passed over: this instance is `{settled}` for ever"));
+        }
+        lines.push(line);
     }
-    if text.is_empty() { "nothing\n".to_owned() } else { text }
+    if !offered.layers.is_empty() && !offered.layers.iter().any(|layer| layer.is_full) {
+        lines.push(match together(&offered.layers, &mut Vec::new()) {
+            Ok((settings, _)) => format!("together they are valid, for the instance `{}`", settings.domain),
+            Err(reason) => format!("together: {reason}"),
+        });
+    }
+    lines.extend([offered.refused, offered.damaged, offered.waiting, offered.notes].concat());
+    if lines.is_empty() { "nothing\n".to_owned() } else { format!("{}\n", lines.join("\n")) }
 }
 
-/// The first valid configuration of the channels from outside.
-fn offered(root: &Path, settled: Option<&str>) -> Search {
-    let mut search = Search::default();
-    for channel in CHANNELS {
-        match (channel.look)(root) {
-            Ok(None) => {}
-            Ok(Some(offer)) => search.take(offer, settled),
-            Err(error) => {
-                let message = format!("{error:#}");
-                // Two channels go through guestinfo, and what is wrong with it is wrong for both.
-                if !search.refused.contains(&message) {
-                    search.refused.push(message);
+impl Search {
+    /// Where the configuration comes from, as comments of TOML: one line, or one for each key when several channels gave it.
+    pub fn origin(&self) -> String {
+        let Some((_, offer)) = &self.found else { return String::new() };
+        let mut givers: Vec<&str> = self.sources.values().map(String::as_str).collect();
+        givers.sort_unstable();
+        givers.dedup();
+        if givers.len() < 2 {
+            return format!("# from {}\n", givers.first().unwrap_or(&offer.source.as_str()));
+        }
+        let lines = self.sources.iter().map(|(path, source)| format!("# {path}: from {source}\n"));
+        lines.collect()
+    }
+}
+
+fn is_other(layer: &Layer, settled: &str) -> bool {
+    layer.leaves.get("domain").and_then(toml::Value::as_str).is_some_and(|domain| domain != settled)
+}
+
+/// Looks at all channels. What is wrong below a full configuration is not needed, and stops nothing.
+fn offered(root: &Path) -> Offered {
+    let mut offered = Offered::default();
+    let mut is_full = false;
+    for look in CHANNELS {
+        let said = look(root);
+        let mut wrong = said.wrong;
+        for offer in said.offers {
+            match merge::layer(offer) {
+                Ok(layer) => {
+                    is_full |= layer.is_full;
+                    offered.layers.push(layer);
                 }
+                Err(reason) => wrong.push(reason),
             }
         }
-        if search.found.is_some() {
-            break;
+        let (place, other) = (&mut offered.refused, &mut offered.notes);
+        let place = if is_full { other } else { place };
+        place.extend(wrong);
+        for message in said.damaged {
+            // Two channels go through guestinfo, and what is wrong with it is wrong for both.
+            if !offered.damaged.contains(&message) {
+                offered.damaged.push(message);
+            }
+        }
+        offered.waiting.extend(said.waiting);
+        offered.notes.extend(said.notes);
+    }
+    offered
+}
+
+/// The configuration that the channels make together, to be stored.
+fn newest(offered: &Offered, settled: Option<&str>) -> Search {
+    let mut search = Search {
+        refused: offered.refused.clone(),
+        waiting: offered.waiting.clone(),
+        notes: offered.notes.clone(),
+        ..Search::default()
+    };
+    if search.refused.is_empty() && !offered.layers.is_empty() {
+        match together(&offered.layers, &mut search.notes) {
+            Ok((settings, merged)) => search.take(settings, &merged, &offered.layers, settled),
+            Err(reason) => search.refused.push(reason),
+        }
+    }
+    let place = if search.found.is_some() { &mut search.notes } else { &mut search.refused };
+    place.extend(offered.damaged.iter().cloned());
+    search
+}
+
+/// Puts the layers together. One below the first full configuration that does not fit to those above it is passed over.
+fn together(layers: &[Layer], notes: &mut Vec<String>) -> Result<(Settings, Merged), String> {
+    let full = layers.iter().position(|layer| layer.is_full).map_or(layers.len(), |first| first + 1);
+    let (needed, rest) = layers.split_at(full);
+    let mut merged = Merged::of(needed);
+    let mut settings = match needed {
+        // Its own text knows its lines.
+        [only] => Settings::parse(&only.offer.source, &only.offer.text).map_err(|error| error.to_string())?,
+        _ => merged.settle()?,
+    };
+    for layer in rest {
+        let mut more = merged.clone();
+        layer.leaves.iter().for_each(|(path, value)| more.fill(path, value, &layer.offer.source));
+        match more.settle() {
+            Ok(better) => (settings, merged) = (better, more),
+            Err(reason) => notes.push(format!("{reason}: nothing of `{}` is taken", layer.offer.source)),
+        }
+    }
+    Ok((settings, merged))
+}
+
+impl Search {
+    /// Takes a configuration that keeps to the domain, if that is settled.
+    fn take(&mut self, settings: Settings, merged: &Merged, layers: &[Layer], settled: Option<&str>) {
+        let source = merged.givers().join(", ");
+        if let Some(refusal) = frozen(&settings, merged.sources.get("domain").unwrap_or(&source), settled) {
+            self.refused.push(refusal);
+            return;
+        }
+        // The text of one channel is stored as it is, with its comments.
+        let whole = layers.iter().find(|layer| layer.offer.source == source && layer.leaves == merged.values);
+        let text = whole.map_or_else(|| merged.render().0, |layer| layer.offer.text.clone());
+        let mut given = Given::default();
+        given.note(layers, merged);
+        self.given = Some(given);
+        self.sources.clone_from(&merged.sources);
+        self.found = Some((settings, Offer { source, text }));
+    }
+}
+
+/// The stored configuration as it is.
+fn kept(stored: &Offer, given: Option<&Given>, settled: Option<&str>) -> Search {
+    let mut search = Search::default();
+    match Settings::parse(&stored.source, &stored.text) {
+        Ok(settings) => match frozen(&settings, &stored.source, settled) {
+            Some(refusal) => search.refused.push(refusal),
+            None => {
+                let leaves = leaves_of(stored);
+                search.sources = given.cloned().unwrap_or_default().sources(&leaves);
+                search.found = Some((settings, stored.clone()));
+            }
+        },
+        Err(error) => search.refused.push(error.to_string()),
+    }
+    search
+}
+
+fn leaves_of(stored: &Offer) -> merge::Leaves {
+    toml::from_str(&stored.text).map(|table| merge::leaves(&table)).unwrap_or_default()
+}
+
+/// The stored configuration with what channels add to it: keys that it lacks, and that no channel has stated before.
+fn filled(mut search: Search, offered: &Offered, given: Option<Given>) -> Search {
+    search.waiting.clone_from(&offered.waiting);
+    search.notes.extend([&offered.refused[..], &offered.damaged, &offered.notes].concat());
+    let Some((_, stored)) = search.found.clone() else { return search };
+    let mut given = given.unwrap_or_else(Given::of_operator);
+    let mut text = stored.text.clone();
+    let mut own = leaves_of(&stored);
+    for layer in &offered.layers {
+        let mut holes = Merged::default();
+        for (path, value) in &layer.leaves {
+            if !own.contains_key(path) && !given.knows(path) {
+                holes.fill(path, value, &layer.offer.source);
+            }
+        }
+        if holes.values.is_empty() {
+            continue;
+        }
+        let more = merge::add(&text, &own, &holes);
+        let keys = holes.values.keys().map(String::as_str).collect::<Vec<_>>().join("`, `");
+        match Settings::parse(STORED, &more) {
+            Ok(settings) => {
+                search.notes.push(format!("`{keys}` added to `{STORED}` from {}", layer.offer.source));
+                given.note(std::slice::from_ref(layer), &holes);
+                search.sources.extend(holes.sources.clone());
+                own.extend(holes.values);
+                search.found = Some((settings, Offer { source: STORED.to_owned(), text: more.clone() }));
+                search.given = Some(given.clone());
+                text = more;
+            }
+            Err(error) => search.notes.push(format!(
+                "{}: `{keys}` would be added to `{STORED}`, but does not fit there: {}",
+                layer.offer.source,
+                error.message()
+            )),
         }
     }
     search
 }
 
-impl Search {
-    /// Takes an offer that is valid and keeps to the domain, if that is settled.
-    fn take(&mut self, offer: Offer, settled: Option<&str>) {
-        match Settings::parse(&offer.source, &offer.text) {
-            Ok(settings) => match settled.filter(|settled| *settled != settings.domain.as_str()) {
-                None => self.found = Some((settings, offer)),
-                Some(settled) => self.refused.push(format!(
-                    "{}: key `domain`: this instance is `{settled}` for ever, because every account carries that name; write \
-                     `{settled}` again",
-                    offer.source
-                )),
-            },
-            Err(error) => self.refused.push(error.to_string()),
-        }
-    }
+/// Why a configuration is not this instance's, if it is not.
+fn frozen(settings: &Settings, source: &str, settled: Option<&str>) -> Option<String> {
+    let settled = settled.filter(|settled| *settled != settings.domain.as_str())?;
+    Some(format!(
+        "{source}: key `domain`: it says `{}`, but this instance is `{settled}` for ever, because every account carries that name; write \
+         `{settled}` again, or start another instance on a blank data disk",
+        settings.domain
+    ))
 }
 
 /// The domain of the database; `None` until there is one.
@@ -153,20 +442,13 @@ pub fn settle_domain(root: &Path, domain: &str) -> Result<()> {
     durable::write(&root.join(&SETTLED[1..]), format!("{domain}\n").as_bytes(), 0o644, None).map(drop)
 }
 
-/// Searches, and stores what a channel gave: the commit point of the configuration.
-pub fn adopt(root: &Path) -> Result<Search> {
-    let search = search(root);
-    if let Some((_, offer)) = &search.found
-        && offer.source != STORED
-    {
-        stored::store(root, &offer.text)?;
-    }
-    Ok(search)
+/// Reads a file that somebody else made as text; see [`read_bytes`] and [`accept`].
+fn read_offered(path: &Path, source: &str) -> Result<Option<String>> {
+    read_bytes(path, source)?.map_or(Ok(None), |bytes| accept(bytes, source))
 }
 
-/// Reads a file that somebody else made: no links, regular, at most 1 MiB, UTF-8. `None` when it is absent, empty or the literal
-/// `null` that some hypervisors write for an empty field.
-fn read_offered(path: &Path, source: &str) -> Result<Option<String>> {
+/// Reads a file that somebody else made: no link, regular, at most 1 MiB. `None` when it is absent.
+fn read_bytes(path: &Path, source: &str) -> Result<Option<Vec<u8>>> {
     let mut options = fs_err::OpenOptions::new();
     // Neither follows a link out of the volume nor waits for the writer of a named pipe.
     let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
@@ -181,10 +463,14 @@ fn read_offered(path: &Path, source: &str) -> Result<Option<String>> {
     }
     let mut bytes = Vec::new();
     file.take(LIMIT + 1).read_to_end(&mut bytes).with_context(|| format!("reading {source}"))?;
-    accept(bytes, source)
+    if bytes.len() as u64 > LIMIT {
+        bail!("{source} is larger than 1 MiB: this cannot be a configuration");
+    }
+    Ok(Some(bytes))
 }
 
-/// The text of what was offered: at most 1 MiB, UTF-8; `None` when it says nothing.
+/// The text of what was offered: at most 1 MiB, UTF-8, without NUL but at its end; `None` when it is empty or the literal `null` that
+/// some hypervisors write for an empty field.
 fn accept(bytes: Vec<u8>, source: &str) -> Result<Option<String>> {
     if bytes.len() as u64 > LIMIT {
         bail!("{source} is larger than 1 MiB: this cannot be a configuration");
@@ -192,93 +478,11 @@ fn accept(bytes: Vec<u8>, source: &str) -> Result<Option<String>> {
     let text = String::from_utf8(bytes)
         .map_err(|_| anyhow::anyhow!("{source} is not UTF-8 text: save it as plain text"))?;
     let said = text.trim_matches(|character: char| character.is_whitespace() || character == '\0');
+    if said.contains('\0') {
+        bail!("{source} has NUL bytes in it, so it is damaged or no text: write it again");
+    }
     if said.is_empty() || said == "null" { Ok(None) } else { Ok(Some(text)) }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{STORED, adopt, read_offered, search, settle_domain};
-
-    const GOOD: &str = "schema = 1\ndomain = \"v6don.example.net\"\n";
-
-    fn machine(files: &[(&str, &[u8])]) -> tempfile::TempDir {
-        let root = tempfile::tempdir().unwrap();
-        for (path, content) in files {
-            let path = root.path().join(path.trim_start_matches('/'));
-            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
-            fs_err::write(path, content).unwrap();
-        }
-        root
-    }
-
-    #[test]
-    fn a_channel_replaces_the_stored_configuration_until_the_domain_is_settled() {
-        let root = machine(&[(super::fw_cfg::RAW, GOOD.as_bytes())]);
-        assert!(adopt(root.path()).unwrap().found.is_some());
-        let stored = root.path().join(STORED.trim_start_matches('/'));
-        assert_eq!(fs_err::read_to_string(&stored).unwrap(), GOOD);
-        let domain = || adopt(root.path()).unwrap().found.map(|(settings, _)| settings.domain.to_string());
-        let offer = |text: &str| {
-            fs_err::write(root.path().join(super::fw_cfg::RAW.trim_start_matches('/')), text).unwrap();
-        };
-        // The operator's own edit stays while the channel says what it said.
-        fs_err::write(&stored, GOOD.replace("v6", "edited")).unwrap();
-        assert_eq!(domain().unwrap(), "editeddon.example.net");
-        offer("schema = 1\n");
-        assert_eq!(domain().unwrap(), "editeddon.example.net", "what is not valid replaces nothing");
-        offer(&GOOD.replace("v6", "v4"));
-        assert_eq!(domain().unwrap(), "v4don.example.net");
-        settle_domain(root.path(), "v4don.example.net").unwrap();
-        offer(GOOD);
-        assert_eq!(domain().unwrap(), "v4don.example.net");
-        fs_err::write(&stored, GOOD).unwrap();
-        let search = search(root.path());
-        assert!(search.found.is_none());
-        assert!(search.refused[0].contains("`v4don.example.net` for ever"), "{:?}", search.refused);
-    }
-
-    #[test]
-    fn every_offer_is_surveyed() {
-        assert_eq!(super::survey(machine(&[]).path()), "nothing\n");
-        let root = machine(&[(super::fw_cfg::RAW, GOOD.as_bytes())]);
-        let expected =
-            "QEMU's fw_cfg entry opt/org.mastodon/config: valid, for the instance `v6don.example.net`\n";
-        assert_eq!(super::survey(root.path()), expected);
-        let root = machine(&[(super::fw_cfg::RAW, b"schema = 1\n")]);
-        assert!(super::survey(root.path()).contains("missing field `domain`"));
-    }
-
-    #[test]
-    fn a_broken_stored_configuration_ends_the_search() {
-        let root = machine(&[(STORED, b"schema = 1\n"), (super::fw_cfg::RAW, GOOD.as_bytes())]);
-        let search = search(root.path());
-        assert!(search.found.is_none());
-        assert!(search.refused[0].contains("missing field `domain`"), "{:?}", search.refused);
-    }
-
-    #[test]
-    fn hostile_files_are_refused() {
-        let large = vec![b'#'; 1024 * 1024 + 1];
-        for (content, expected) in [
-            (&b"text"[..], Ok(true)),
-            (b"", Ok(false)),
-            (b" \n", Ok(false)),
-            (b"null", Ok(false)),
-            (b"\0\0", Ok(false)),
-            (b"\xff\xfe", Err("not UTF-8")),
-            (&large, Err("larger than 1 MiB")),
-        ] {
-            let root = machine(&[("file", content)]);
-            match (read_offered(&root.path().join("file"), "the file"), expected) {
-                (Ok(text), Ok(present)) => assert_eq!(text.is_some(), present, "{content:?}"),
-                (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{error}"),
-                (result, _) => panic!("{result:?} for {} bytes", content.len()),
-            }
-        }
-        let root = machine(&[("secret", b"text")]);
-        std::os::unix::fs::symlink("secret", root.path().join("link")).unwrap();
-        assert!(read_offered(&root.path().join("link"), "the link").is_err());
-        assert!(read_offered(root.path(), "the folder").is_err());
-        assert!(read_offered(&root.path().join("absent"), "the absent").unwrap().is_none());
-    }
-}
+mod tests;

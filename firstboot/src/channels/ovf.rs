@@ -13,7 +13,7 @@ use quick_xml::events::{BytesRef, BytesStart, Event};
 use quick_xml::name::{Namespace, NamespaceResolver, ResolveResult};
 use quick_xml::reader::NsReader;
 
-use super::{LIMIT, Offer};
+use super::{LIMIT, Offer, Wrong};
 use crate::settings::Settings;
 use crate::settings::schema::{self, FIELDS, Field};
 
@@ -27,14 +27,16 @@ const MOST_ATTRIBUTES: usize = 32;
 
 /// The configuration that the document's properties are; `None` when they are none of ours, or say nothing.
 pub(super) fn offer(source: &str, document: &str) -> Result<Option<Offer>> {
-    let properties = read(document).and_then(|properties| ours(&properties));
-    let text = properties.and_then(|properties| schema::to_toml(&properties));
-    let Some(text) = text.map_err(|reason| anyhow!("{source}: {reason}"))? else { return Ok(None) };
+    let properties = read(document).map_err(|reason| anyhow!("{source}: {reason}"))?;
+    let text = ours(&properties).and_then(|properties| schema::to_toml(&properties));
+    let text = text.map_err(|reason| anyhow!(Wrong(format!("{source}: {reason}"))))?;
+    let Some(text) = text else { return Ok(None) };
     // The operator has never seen these lines: he is told of the property.
     if let Err(error) = Settings::parse(source, &text)
+        && !error.is_gap()
         && let Some(key) = error.line().and_then(|line| schema::key_at(&text, line))
     {
-        bail!("{source}: property `{key}`: {}", error.message());
+        bail!(Wrong(format!("{source}: property `{key}`: {}", error.message())));
     }
     Ok(Some(Offer { source: source.to_owned(), text }))
 }

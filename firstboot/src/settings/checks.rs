@@ -4,7 +4,7 @@ use super::{Ipv4Method, Ipv6Method, Listen, Mail, Settings, TlsMode};
 use crate::dotenv;
 
 /// Environment variables that first boot alone decides: another value would lose data or lock people out.
-const OURS: [&str; 13] = [
+const OURS: [&str; 14] = [
     "REDIS_HOST",
     "REDIS_PORT",
     "DB_HOST",
@@ -13,6 +13,7 @@ const OURS: [&str; 13] = [
     "DB_PASS",
     "DB_PORT",
     "LOCAL_DOMAIN",
+    "LOCAL_HTTPS",
     "PAPERCLIP_SECRET",
     "SECRET_KEY_BASE",
     "OTP_SECRET",

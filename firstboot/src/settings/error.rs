@@ -7,6 +7,7 @@ pub struct SettingsError {
     source_name: String,
     place: String,
     line: Option<usize>,
+    key: Option<&'static str>,
     message: String,
 }
 
@@ -27,16 +28,18 @@ impl SettingsError {
             source_name: source_name.to_owned(),
             place: place.unwrap_or_default(),
             line: position.map(|(line, _)| line),
+            key: None,
             message: format!("{message}{remedy}"),
         }
     }
 
     /// A contradiction between two settings: the place is a key.
-    pub(super) fn at_key(source_name: &str, key: &str, message: String) -> Self {
+    pub(super) fn at_key(source_name: &str, key: &'static str, message: String) -> Self {
         SettingsError {
             source_name: source_name.to_owned(),
             place: format!(" key `{key}`"),
             line: None,
+            key: Some(key),
             message,
         }
     }
@@ -44,6 +47,19 @@ impl SettingsError {
     /// The line that is refused, from 1; `None` when something is missing or two settings contradict each other.
     pub fn line(&self) -> Option<usize> {
         self.line
+    }
+
+    /// The key of two settings that contradict each other, such as `mail.login`.
+    pub fn key(&self) -> Option<&'static str> {
+        self.key
+    }
+
+    /// Whether further settings could mend it: something is missing, or contradicts another setting. A text without its version is
+    /// of no version.
+    pub fn is_gap(&self) -> bool {
+        self.key.is_some()
+            || self.message.starts_with("missing field")
+                && !self.message.starts_with("missing field `schema`")
     }
 
     /// Cause and remedy, without the place.

@@ -64,8 +64,20 @@ impl Field {
         matches!(self.kind, Kind::Password(_) | Kind::Pairs(_))
     }
 
+    /// The value in a text; `None` when the text says nothing.
+    fn said(&self, text: &str) -> Option<Result<Value, String>> {
+        if ["", "null"].contains(&text.trim()) {
+            return None;
+        }
+        let value = self.value(text);
+        let is_empty = |value: &Value| {
+            value.as_array().is_some_and(Vec::is_empty) || value.as_table().is_some_and(Table::is_empty)
+        };
+        if value.as_ref().is_ok_and(is_empty) { None } else { Some(value) }
+    }
+
     fn value(&self, text: &str) -> Result<Value, String> {
-        let wrong = |wanted: &str| Err(format!("property `{}`: it must be {wanted}", self.key()));
+        let wrong = |wanted: &str| Err(format!("it must be {wanted}"));
         Ok(match self.kind {
             Kind::Text(_) | Kind::Choice(_) => Value::String(text.trim().to_owned()),
             Kind::Password(_) => Value::String(text.to_owned()),
@@ -101,16 +113,33 @@ impl Field {
 pub fn to_toml(properties: &BTreeMap<String, String>) -> Result<Option<String>, String> {
     let mut settings = Table::new();
     for field in FIELDS {
-        let said = properties.get(&field.key()).filter(|said| !["", "null"].contains(&said.trim()));
-        let Some(said) = said else { continue };
-        let value = field.value(said)?;
+        let said = properties.get(&field.key());
+        let named = |reason| format!("property `{}`: {reason}", field.key());
+        let Some(value) = said.and_then(|said| field.said(said)).transpose().map_err(named)? else {
+            continue;
+        };
         let default = field.default.map(|default| field.value(default)).transpose()?;
-        let is_empty =
-            value.as_array().is_some_and(Vec::is_empty) || value.as_table().is_some_and(Table::is_empty);
-        if default.as_ref() != Some(&value) && !is_empty {
+        if default.as_ref() != Some(&value) {
             put(&mut settings, field.path, value);
         }
     }
+    written(settings)
+}
+
+/// The same for settings that somebody has stated one by one, by [`Field::path`]: there saying the default is saying something, and
+/// goes before what another source says.
+pub fn to_toml_as_said(settings: &BTreeMap<String, String>) -> Result<Option<String>, String> {
+    let mut table = Table::new();
+    for field in FIELDS {
+        let value = settings.get(field.path).and_then(|said| field.said(said)).transpose();
+        if let Some(value) = value.map_err(|reason| format!("key `{}`: {reason}", field.path))? {
+            put(&mut table, field.path, value);
+        }
+    }
+    written(table)
+}
+
+fn written(mut settings: Table) -> Result<Option<String>, String> {
     if settings.is_empty() {
         return Ok(None);
     }

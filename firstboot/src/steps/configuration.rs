@@ -23,22 +23,25 @@ fn observe(context: &Context) -> Result<Observation> {
     if context.settings.is_some() {
         return Ok(Observation::Done);
     }
-    Ok(verdict(&channels::search(&context.root).refused))
+    let search = channels::search(&context.root);
+    Ok(verdict(&search.refused, &search.waiting))
 }
 
-fn verdict(refused: &[String]) -> Observation {
-    if refused.is_empty() {
+fn verdict(refused: &[String], waiting: &[String]) -> Observation {
+    if refused.is_empty() && !waiting.is_empty() {
+        Observation::Waiting(waiting.join("; "))
+    } else if refused.is_empty() {
         Observation::Waiting(format!(
             "no configuration was given: power off and fill in the OVA's properties, or set `guestinfo.mastodon.config` (VMware), or \
              attach a CD-ROM or disk with the label CIDATA that holds `config.toml`, or start QEMU with `-fw_cfg \
-             name=opt/org.mastodon/config,file=config.toml`, or write `{}` here; `appliance config example` shows one, `appliance \
+             name=opt/org.mastodon/config,file=config.toml`, or give EC2's user-data, or write `{}` here; `appliance config example` shows one, `appliance \
              retry` looks again at once",
             channels::STORED
         ))
     } else {
         Observation::Broken(format!(
             "the configuration was refused: {}; correct it and run `appliance retry`",
-            refused.join("; ")
+            [refused, waiting].concat().join("; ")
         ))
     }
 }
@@ -50,8 +53,12 @@ mod tests {
 
     #[test]
     fn absent_waits_and_refused_is_broken() {
-        assert!(matches!(verdict(&[]), Observation::Waiting(text) if text.contains("CIDATA")));
+        assert!(matches!(verdict(&[], &[]), Observation::Waiting(text) if text.contains("CIDATA")));
+        let silent = ["EC2's metadata does not answer".to_owned()];
+        assert!(matches!(verdict(&[], &silent), Observation::Waiting(text) if text.contains("EC2")));
         let refused = ["`config.toml` line 1: unknown field".to_owned()];
-        assert!(matches!(verdict(&refused), Observation::Broken(text) if text.contains("unknown field")));
+        assert!(
+            matches!(verdict(&refused, &[]), Observation::Broken(text) if text.contains("unknown field"))
+        );
     }
 }

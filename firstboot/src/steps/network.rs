@@ -4,7 +4,7 @@
 //! of what we wrote and leave an edited one alone.
 
 mod ifcfg;
-mod interface;
+pub(crate) mod interface;
 mod keyfile;
 mod seen;
 
