@@ -118,7 +118,8 @@ mod tests {
     fn said(line: &str) -> String {
         match offers(line) {
             Ok(offers) => {
-                offers.into_iter().map(|offer| format!("{}: {}", offer.source, offer.text)).collect()
+                let lines = offers.into_iter().map(|offer| format!("{}: {}", offer.source, offer.text));
+                lines.collect::<Vec<_>>().concat()
             }
             Err(error) => format!("{error:#}"),
         }

@@ -68,7 +68,7 @@ fn is_ec2(root: &Path) -> bool {
     let uuid = [dmi("product_uuid"), read("sys/hypervisor/uuid")];
     let is_theirs = |uuid: &String| {
         uuid.starts_with("ec2")
-            || uuid.get(4..8).is_some_and(|part| part.starts_with("2") && part.ends_with("ec"))
+            || uuid.get(4..8).is_some_and(|part| part.starts_with('2') && part.ends_with("ec"))
     };
     dmi("bios_version").contains("amazon") && uuid.iter().any(is_theirs)
 }
@@ -79,7 +79,7 @@ pub(super) fn ask(places: &[SocketAddr], patience: Duration) -> Result<Asked> {
     for place in places {
         match TcpStream::connect_timeout(place, patience) {
             Ok(stream) => {
-                return converse(*place, stream, patience)
+                return converse(*place, &stream, patience)
                     .with_context(|| format!("asking EC2's metadata at `{place}`"));
             }
             Err(error) => silence.push(format!("`{place}`: {error}")),
@@ -92,9 +92,9 @@ pub(super) fn ask(places: &[SocketAddr], patience: Duration) -> Result<Asked> {
     )))
 }
 
-fn converse(place: SocketAddr, stream: TcpStream, patience: Duration) -> Result<Asked> {
+fn converse(place: SocketAddr, stream: &TcpStream, patience: Duration) -> Result<Asked> {
     let life = format!("X-aws-ec2-metadata-token-ttl-seconds: {TOKEN_LIFE}");
-    let answer = request(&stream, place, "PUT", "/latest/api/token", &life, patience)?;
+    let answer = request(stream, place, "PUT", "/latest/api/token", &life, patience)?;
     let token = match answer.status {
         200 => token(&answer.body)?,
         403 => bail!("the metadata of this instance is switched off: switch it on in the instance's options"),

@@ -103,9 +103,9 @@ impl Merged {
 
     /// The text that is stored: one key a line, with its channel as a comment; and each key's first line, from 1.
     pub(super) fn render(&self) -> (String, BTreeMap<usize, String>) {
-        let mut text = format!(
+        let mut text =
             "# Put together by first boot; what follows a value is the channel that gave it.\nschema = 1\n"
-        );
+                .to_owned();
         let mut lines = BTreeMap::new();
         for (path, value) in &self.values {
             lines.insert(text.matches('\n').count() + 1, path.clone());

@@ -14,6 +14,7 @@
 
 mod cmdline;
 mod disc;
+mod foreign;
 mod fw_cfg;
 mod guestinfo;
 mod imds;
@@ -23,6 +24,7 @@ mod merge;
 mod ovf;
 mod packed;
 pub mod readers;
+mod said;
 mod smbios;
 mod stored;
 mod userdata;
@@ -30,23 +32,20 @@ mod volume;
 mod words;
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
+use self::foreign::{LIMIT, accept, read_bytes, read_offered};
 use self::imds::Asked;
 use self::merge::{Layer, Merged};
+use self::said::{Said, Wrong};
 use self::stored::Given;
 use crate::durable;
 use crate::settings::Settings;
 
 pub use guestinfo::answer as answer_guestinfo;
 pub use stored::PATH as STORED;
-
-/// No configuration is larger; certificates and keys included.
-const LIMIT: u64 = 1024 * 1024;
 
 /// The domain that the database was made for; beside the database, on the data disk when there is one.
 const SETTLED: &str = "/var/lib/appliance/domain";
@@ -61,69 +60,6 @@ pub struct Offer {
     pub source: String,
     /// The text, TOML if all is well.
     pub text: String,
-}
-
-/// Something that is ours, can be read, and is wrong: it must be corrected, not passed over.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Wrong(String);
-
-/// What one channel had to say.
-#[derive(Debug, Default)]
-struct Said {
-    /// In order of precedence.
-    offers: Vec<Offer>,
-    /// What is ours and wrong.
-    wrong: Vec<String>,
-    /// What could not be read, or is somebody else's.
-    damaged: Vec<String>,
-    /// What may answer later.
-    waiting: Vec<String>,
-    /// What was understood and passed over.
-    notes: Vec<String>,
-}
-
-impl Said {
-    fn take(&mut self, result: Result<Vec<Offer>>) {
-        match result {
-            Ok(offers) => self.offers.extend(offers),
-            Err(error) if error.is::<Wrong>() => self.wrong.push(format!("{error:#}")),
-            Err(error) => self.damaged.push(format!("{error:#}")),
-        }
-    }
-
-    fn add(&mut self, other: Said) {
-        self.offers.extend(other.offers);
-        self.wrong.extend(other.wrong);
-        self.damaged.extend(other.damaged);
-        self.waiting.extend(other.waiting);
-        self.notes.extend(other.notes);
-    }
-}
-
-impl From<Result<Vec<Offer>>> for Said {
-    fn from(result: Result<Vec<Offer>>) -> Said {
-        let mut said = Said::default();
-        said.take(result);
-        said
-    }
-}
-
-impl From<Result<Option<Offer>>> for Said {
-    fn from(result: Result<Option<Offer>>) -> Said {
-        result.map(|offer| offer.into_iter().collect::<Vec<_>>()).into()
-    }
-}
-
-impl From<Result<Asked>> for Said {
-    fn from(result: Result<Asked>) -> Said {
-        match result {
-            Ok(Asked::Silent(text)) => Said { waiting: vec![text], ..Said::default() },
-            Ok(Asked::Nothing) => Said::default(),
-            Ok(Asked::Offer(offer)) => Ok(Some(offer)).into(),
-            Err(error) => Err::<Option<Offer>, _>(error).into(),
-        }
-    }
 }
 
 /// The channels from outside, in order of precedence. Each reads below the root.
@@ -262,7 +198,7 @@ impl Search {
             return format!("# from {}\n", givers.first().unwrap_or(&offer.source.as_str()));
         }
         let lines = self.sources.iter().map(|(path, source)| format!("# {path}: from {source}\n"));
-        lines.collect()
+        lines.collect::<Vec<_>>().concat()
     }
 }
 
@@ -364,14 +300,14 @@ impl Search {
 fn kept(stored: &Offer, given: Option<&Given>, settled: Option<&str>) -> Search {
     let mut search = Search::default();
     match Settings::parse(&stored.source, &stored.text) {
-        Ok(settings) => match frozen(&settings, &stored.source, settled) {
-            Some(refusal) => search.refused.push(refusal),
-            None => {
-                let leaves = leaves_of(stored);
-                search.sources = given.cloned().unwrap_or_default().sources(&leaves);
+        Ok(settings) => {
+            let refusal = frozen(&settings, &stored.source, settled);
+            if refusal.is_none() {
+                search.sources = given.cloned().unwrap_or_default().sources(&leaves_of(stored));
                 search.found = Some((settings, stored.clone()));
             }
-        },
+            search.refused.extend(refusal);
+        }
         Err(error) => search.refused.push(error.to_string()),
     }
     search
@@ -440,48 +376,6 @@ pub fn settled_domain(root: &Path) -> Option<String> {
 /// Settles the domain, at the latest when the database gets its name.
 pub fn settle_domain(root: &Path, domain: &str) -> Result<()> {
     durable::write(&root.join(&SETTLED[1..]), format!("{domain}\n").as_bytes(), 0o644, None).map(drop)
-}
-
-/// Reads a file that somebody else made as text; see [`read_bytes`] and [`accept`].
-fn read_offered(path: &Path, source: &str) -> Result<Option<String>> {
-    read_bytes(path, source)?.map_or(Ok(None), |bytes| accept(bytes, source))
-}
-
-/// Reads a file that somebody else made: no link, regular, at most 1 MiB. `None` when it is absent.
-fn read_bytes(path: &Path, source: &str) -> Result<Option<Vec<u8>>> {
-    let mut options = fs_err::OpenOptions::new();
-    // Neither follows a link out of the volume nor waits for the writer of a named pipe.
-    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
-    options.read(true).options_mut().custom_flags(flags.bits().cast_signed());
-    let file = match options.open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("reading {source}")),
-    };
-    if !file.metadata()?.is_file() {
-        bail!("{source} is not a regular file: put the configuration itself there");
-    }
-    let mut bytes = Vec::new();
-    file.take(LIMIT + 1).read_to_end(&mut bytes).with_context(|| format!("reading {source}"))?;
-    if bytes.len() as u64 > LIMIT {
-        bail!("{source} is larger than 1 MiB: this cannot be a configuration");
-    }
-    Ok(Some(bytes))
-}
-
-/// The text of what was offered: at most 1 MiB, UTF-8, without NUL but at its end; `None` when it is empty or the literal `null` that
-/// some hypervisors write for an empty field.
-fn accept(bytes: Vec<u8>, source: &str) -> Result<Option<String>> {
-    if bytes.len() as u64 > LIMIT {
-        bail!("{source} is larger than 1 MiB: this cannot be a configuration");
-    }
-    let text = String::from_utf8(bytes)
-        .map_err(|_| anyhow::anyhow!("{source} is not UTF-8 text: save it as plain text"))?;
-    let said = text.trim_matches(|character: char| character.is_whitespace() || character == '\0');
-    if said.contains('\0') {
-        bail!("{source} has NUL bytes in it, so it is damaged or no text: write it again");
-    }
-    if said.is_empty() || said == "null" { Ok(None) } else { Ok(Some(text)) }
 }
 
 #[cfg(test)]

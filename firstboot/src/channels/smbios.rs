@@ -113,6 +113,16 @@ mod tests {
         assert_eq!(said(&[b"mastodon.config=", b"mastodon.hostname=null"]), Vec::<String>::new());
     }
 
+    /// Out of the memory of a machine with `-smbios type=11,value=mastodon.network.dns=2001:db8::53,,192.0.2.53,value=other,path=FILE`.
+    #[test]
+    fn the_structure_of_qemu_is_read() {
+        let structure = b"\x0b\x05\x00\x0e\x03mastodon.network.dns=2001:db8::53,192.0.2.53\0other\0mastodon.config=schema = 1\n\
+                          domain = \"a.example\"\n\0\0";
+        let offers = offers(&read(structure).unwrap()).unwrap();
+        assert_eq!(offers[0].text, "schema = 1\ndomain = \"a.example\"\n");
+        assert_eq!(offers[1].text, "schema = 1\n\n[network]\ndns = [\"2001:db8::53\", \"192.0.2.53\"]\n");
+    }
+
     #[test]
     fn single_settings_come_after_the_file() {
         let said = said(&[

@@ -35,7 +35,7 @@ const REMEDY: &str = "write our `config.toml` there instead (see `appliance conf
 /// program says nothing against a configuration that came another way.
 pub(super) fn read(source: &str, bytes: Vec<u8>) -> Result<Option<Offer>> {
     let Some(text) = accept(unpack(source, bytes)?, source)? else { return Ok(None) };
-    if let Some(kind) = foreign(&text) {
+    if let Some(kind) = format(&text) {
         bail!("{source} is {kind}, which this appliance does not carry out: {REMEDY}");
     }
     if !is_marked(&text) && toml::from_str::<toml::Table>(&text).is_err() {
@@ -81,7 +81,7 @@ fn is_base64(text: &str) -> bool {
 }
 
 /// What else than a configuration of ours the text is.
-fn foreign(text: &str) -> Option<&'static str> {
+fn format(text: &str) -> Option<&'static str> {
     let text = text.trim_start_matches('\u{feff}').trim_start();
     let first = text.lines().next().unwrap_or_default().to_ascii_lowercase();
     if let Some((_, kind)) = FOREIGN.iter().find(|(start, _)| first.starts_with(start)) {

@@ -82,7 +82,7 @@ pub(super) fn read_metadata(source: &str, text: &str) -> Said {
                 said.offers.push(Offer { source: source.to_owned(), text });
             }
             Err(reason) => {
-                said.notes.push(format!("{source}: `{HOSTNAME}` is passed over: {}", reason.escape_debug()))
+                said.notes.push(format!("{source}: `{HOSTNAME}` is passed over: {}", reason.escape_debug()));
             }
         }
         break;
