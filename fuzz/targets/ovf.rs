@@ -1,6 +1,6 @@
 //! Bytes as an OVF environment; see README.md.
 #![no_main]
 
-use firstboot::channels::readers::{Reader, check};
+use rooms::channels::readers::{Reader, check};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| check(Reader::Ovf, bytes));

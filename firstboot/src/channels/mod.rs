@@ -53,6 +53,9 @@ const SETTLED: &str = "/var/lib/appliance/domain";
 /// The mark of a boot in which the channels were looked at although the domain is settled.
 const LOOKED: &str = "/run/appliance/channels-looked-at";
 
+/// Minutes after which a silent channel is not asked again in such a boot.
+const PATIENCE: u64 = 10;
+
 /// A text that a channel gave, not yet checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
@@ -131,15 +134,16 @@ pub fn adopt(root: &Path) -> Result<Search> {
     let looked = root.join(&LOOKED[1..]);
     if settled_domain(root).is_some() && search.found.is_some() && !looked.exists() {
         let offered = offered(root);
-        // What may answer later is worth another look.
-        if offered.waiting.is_empty() {
+        // What may answer later is worth another look, but not for ever: looking may mean mounting.
+        if offered.waiting.is_empty() || minutes_up(root) >= PATIENCE {
             durable::write(&looked, b"", 0o644, None)?;
         }
+        let settled = settled_domain(root);
         for layer in &offered.layers {
-            if let Ok(settings) = Settings::parse(&layer.offer.source, &layer.offer.text) {
-                let settled = settled_domain(root);
-                search.notes.extend(frozen(&settings, &layer.offer.source, settled.as_deref()));
-            }
+            let domain = layer.leaves.get("domain").and_then(toml::Value::as_str);
+            search
+                .notes
+                .extend(domain.and_then(|said| frozen(said, &layer.offer.source, settled.as_deref())));
         }
         search = filled(search, &offered, Given::read(root));
     }
@@ -150,6 +154,12 @@ pub fn adopt(root: &Path) -> Result<Search> {
         search.notes.extend(link::raise(root));
     }
     Ok(search)
+}
+
+/// How long the machine has been up.
+fn minutes_up(root: &Path) -> u64 {
+    let text = fs_err::read_to_string(root.join("proc/uptime")).unwrap_or_default();
+    text.split('.').next().and_then(|seconds| seconds.parse::<u64>().ok()).map_or(0, |seconds| seconds / 60)
 }
 
 /// Makes the next pass look at the channels again, also when the domain is settled.
@@ -172,7 +182,10 @@ pub fn survey(root: &Path) -> String {
             Some(domain) if layer.is_full => format!("{source}: valid, for the instance `{domain}`"),
             _ => format!("{source}: a part: {}", keys.join(", ")),
         };
-        if let Some(settled) = settled.as_deref().filter(|settled| is_other(layer, settled)) {
+        let domain = layer.leaves.get("domain").and_then(toml::Value::as_str);
+        if let Some(settled) =
+            settled.as_deref().filter(|settled| domain.is_some_and(|said| said != *settled))
+        {
             line.push_str(&format!("; key `domain` is passed over: this instance is `{settled}` for ever"));
         }
         lines.push(line);
@@ -200,10 +213,6 @@ impl Search {
         let lines = self.sources.iter().map(|(path, source)| format!("# {path}: from {source}\n"));
         lines.collect::<Vec<_>>().concat()
     }
-}
-
-fn is_other(layer: &Layer, settled: &str) -> bool {
-    layer.leaves.get("domain").and_then(toml::Value::as_str).is_some_and(|domain| domain != settled)
 }
 
 /// Looks at all channels. What is wrong below a full configuration is not needed, and stops nothing.
@@ -261,11 +270,7 @@ fn together(layers: &[Layer], notes: &mut Vec<String>) -> Result<(Settings, Merg
     let full = layers.iter().position(|layer| layer.is_full).map_or(layers.len(), |first| first + 1);
     let (needed, rest) = layers.split_at(full);
     let mut merged = Merged::of(needed);
-    let mut settings = match needed {
-        // Its own text knows its lines.
-        [only] => Settings::parse(&only.offer.source, &only.offer.text).map_err(|error| error.to_string())?,
-        _ => merged.settle()?,
-    };
+    let mut settings = merged.settle()?;
     for layer in rest {
         let mut more = merged.clone();
         layer.leaves.iter().for_each(|(path, value)| more.fill(path, value, &layer.offer.source));
@@ -281,7 +286,9 @@ impl Search {
     /// Takes a configuration that keeps to the domain, if that is settled.
     fn take(&mut self, settings: Settings, merged: &Merged, layers: &[Layer], settled: Option<&str>) {
         let source = merged.givers().join(", ");
-        if let Some(refusal) = frozen(&settings, merged.sources.get("domain").unwrap_or(&source), settled) {
+        if let Some(refusal) =
+            frozen(settings.domain.as_str(), merged.sources.get("domain").unwrap_or(&source), settled)
+        {
             self.refused.push(refusal);
             return;
         }
@@ -301,7 +308,7 @@ fn kept(stored: &Offer, given: Option<&Given>, settled: Option<&str>) -> Search 
     let mut search = Search::default();
     match Settings::parse(&stored.source, &stored.text) {
         Ok(settings) => {
-            let refusal = frozen(&settings, &stored.source, settled);
+            let refusal = frozen(settings.domain.as_str(), &stored.source, settled);
             if refusal.is_none() {
                 search.sources = given.cloned().unwrap_or_default().sources(&leaves_of(stored));
                 search.found = Some((settings, stored.clone()));
@@ -357,13 +364,13 @@ fn filled(mut search: Search, offered: &Offered, given: Option<Given>) -> Search
     search
 }
 
-/// Why a configuration is not this instance's, if it is not.
-fn frozen(settings: &Settings, source: &str, settled: Option<&str>) -> Option<String> {
-    let settled = settled.filter(|settled| *settled != settings.domain.as_str())?;
+/// Why a domain is not this instance's, if it is not.
+fn frozen(domain: &str, source: &str, settled: Option<&str>) -> Option<String> {
+    let settled = settled.filter(|settled| *settled != domain)?;
     Some(format!(
         "{source}: key `domain`: it says `{}`, but this instance is `{settled}` for ever, because every account carries that name; write \
          `{settled}` again, or start another instance on a blank data disk",
-        settings.domain
+        domain.escape_debug()
     ))
 }
 
