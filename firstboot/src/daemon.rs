@@ -18,7 +18,7 @@ use crate::engine::{self, Next, Observation, Outcome, Step, Watcher};
 use crate::settings::Settings;
 use crate::status::{Known, PREFIX, Status};
 use crate::steps::{network, storage};
-use crate::{channels, console, notify, status, steps};
+use crate::{channels, console, durable, notify, status, steps};
 
 /// The lock that one process at a time holds.
 const LOCK: &str = "/run/appliance/lock";
@@ -265,13 +265,9 @@ fn line(step: &Step, outcome: &Outcome) -> String {
 }
 
 /// Takes the lock; it ends with the process.
-fn lock(root: &Path) -> Result<fs_err::File> {
-    let path = root.join(&LOCK[1..]);
-    if let Some(folder) = path.parent() {
-        fs_err::create_dir_all(folder)?;
-    }
-    let file = fs_err::OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
-    rustix::fs::flock(file.file(), rustix::fs::FlockOperation::NonBlockingLockExclusive)
+fn lock(root: &Path) -> Result<std::fs::File> {
+    let file = durable::lock_file(&root.join(&LOCK[1..]))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
         .context("another `appliance` works on this machine: see `systemctl status appliance`")?;
     Ok(file)
 }

@@ -16,6 +16,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::durable;
+
 /// A program about to be run.
 #[derive(Debug, Clone)]
 pub struct Run {
@@ -127,11 +129,12 @@ impl Run {
         command.current_dir(self.folder.as_deref().unwrap_or("/"));
         command.stdin(if self.stdin.is_some() { Stdio::piped() } else { Stdio::null() });
         if let Some(log) = &self.log {
-            let file = open_log(log)?;
+            let file = durable::log(log)?;
             command.stdout(file.try_clone()?).stderr(file);
         } else {
             command.stdout(Stdio::piped()).stderr(Stdio::piped());
         }
+        durable::faults::program("starting", &line);
         let mut child = command.spawn().with_context(|| format!("starting `{line}`"))?;
         let group = Pid::from_child(&child);
         let (ended, end) = channel::<()>();
@@ -149,6 +152,7 @@ impl Run {
         if let Some(writer) = writer {
             let _ = writer.join();
         }
+        durable::faults::program("ended", &line);
         let code = if was_killed { Some(TIME_IS_UP) } else { None };
         let code = code
             .or(output.status.code())
@@ -242,14 +246,6 @@ fn pick_locale(installed: &str) -> &'static str {
         .into_iter()
         .find(|wanted| installed.lines().any(|name| canonical(name.trim()) == canonical(wanted)))
         .unwrap_or("C")
-}
-
-fn open_log(path: &Path) -> Result<std::fs::File> {
-    if let Some(folder) = path.parent() {
-        fs_err::create_dir_all(folder)?;
-    }
-    let file = fs_err::OpenOptions::new().create(true).append(true).open(path)?;
-    Ok(file.into_parts().0)
 }
 
 #[cfg(test)]

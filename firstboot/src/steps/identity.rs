@@ -123,18 +123,14 @@ fn make_key(path: &std::path::Path, options: &[&str]) -> Result<String> {
     let scratch = durable::scratch(path);
     let public = scratch.with_extension("new.pub");
     for leftover in [&scratch, &public] {
-        if leftover.exists() {
-            fs::remove_file(leftover)?;
-        }
+        durable::erase(leftover)?;
     }
     let file = scratch.to_string_lossy();
     let arguments = [options, &["-q", "-N", "", "-C", "", "-f", &file]].concat();
     Run::new("ssh-keygen", &arguments).text()?;
-    fs::File::open(&scratch)?.sync_all()?;
+    durable::sync_file(&scratch)?;
     durable::rename(&scratch, path)?;
-    if public.exists() {
-        fs::remove_file(&public)?;
-    }
+    durable::remove(&public)?;
     public_key(path).with_context(|| format!("reading back the new host key `{}`", path.display()))
 }
 

@@ -68,7 +68,7 @@ fn apply(context: &Context) -> Result<()> {
     if usable_pair(context).is_err() {
         install_self_signed(context)?;
     }
-    fs::create_dir_all(context.path(WEBROOT))?;
+    durable::folder(&context.path(WEBROOT))?;
     put_site(context, &render(&context.facts, &settings.domain, settings.web.listen, speaks_tls13()?))?;
     guard::enable(context, unit)?;
     take(context)
@@ -137,23 +137,19 @@ fn sane_now(context: &Context) -> Result<i64> {
 /// Gives the site file its content, but only one that nginx accepts.
 fn put_site(context: &Context, text: &str) -> Result<()> {
     let site = context.path(&context.facts.nginx.site);
-    let previous = fs::read(&site).ok();
-    if previous.as_deref() == Some(text.as_bytes()) {
-        return Ok(());
-    }
+    let previous = fs::read(&site).ok().filter(|previous| previous != text.as_bytes());
     let scratch = context.path("/run/appliance/nginx");
-    fs::create_dir_all(&scratch)?;
     let candidate = scratch.join("site.conf");
-    fs::write(&candidate, text)?;
+    durable::write(&candidate, text.as_bytes(), 0o644, None)?;
     // Alone first: a broken site then never lies where nginx would find it at the next boot.
     let main = format!(
         "pid {0}/nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{ access_log off; include {1}; }}\n",
         scratch.display(),
         candidate.display()
     );
-    fs::write(scratch.join("nginx.conf"), main)?;
-    let main = scratch.join("nginx.conf");
-    Run::new("nginx", &["-t", "-q", "-c", &main.to_string_lossy()])
+    let path = scratch.join("nginx.conf");
+    durable::write(&path, main.as_bytes(), 0o644, None)?;
+    Run::new("nginx", &["-t", "-q", "-c", &path.to_string_lossy()])
         .text()
         .context("checking the site alone")?;
 
@@ -162,8 +158,7 @@ fn put_site(context: &Context, text: &str) -> Result<()> {
     if let Some(previous) = previous {
         durable::write(&site, &previous, 0o644, None)?;
     } else {
-        fs::remove_file(&site)?;
-        durable::sync_folder(site.parent().context("the site has no folder")?)?;
+        durable::remove(&site)?;
     }
     Err(error.context("nginx does not accept the site beside its other files; it was taken back"))
 }

@@ -3,8 +3,7 @@
 //! A new cluster is made beside its place, synced and renamed: a cut leaves no cluster or a whole one, never the half that makes
 //! `initdb` refuse for ever. Nothing is ever made over a folder that holds something.
 
-use std::io::Write as _;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -121,19 +120,12 @@ fn create_cluster(context: &Context) -> Result<()> {
     let owner = passwd::user(context, sql::SUPERUSER)?;
     let data = context.path(&facts.data);
     let scratch = durable::scratch(&data);
-    if scratch.symlink_metadata().is_ok() {
-        fs::remove_dir_all(&scratch)?;
-    }
-    let chown = |path: &Path| {
-        std::os::unix::fs::chown(path, Some(owner.uid), Some(owner.gid))
-            .with_context(|| format!("giving `{}` to `{}`", path.display(), sql::SUPERUSER))
-    };
     let parent = data.parent().context("the cluster's folder is the root")?;
-    fs::create_dir_all(parent)?;
-    chown(parent)?;
-    fs::create_dir(&scratch)?;
-    fs::set_permissions(&scratch, std::fs::Permissions::from_mode(0o700))?;
-    chown(&scratch)?;
+    let mode = parent.metadata().map_or(0o755, |meta| meta.permissions().mode() & 0o7777);
+    let owner_ids = Some((owner.uid, owner.gid));
+    durable::folder_with(parent, mode, owner_ids)?;
+    durable::erase(&scratch)?;
+    durable::folder_with(&scratch, 0o700, owner_ids)?;
 
     let initdb = format!("{}/initdb", facts.bin);
     let guest_scratch = format!("{}.new", facts.data);
@@ -163,12 +155,14 @@ fn adopt_configuration(context: &Context, cluster: &Path) -> Result<()> {
     match Path::new(&facts.conf).strip_prefix(&facts.data) {
         Ok(ours) => {
             let path = cluster.join("postgresql.conf");
-            let mut file = fs::OpenOptions::new().append(true).open(path)?;
-            writeln!(file, "\ninclude '{}'", ours.display())?;
+            let meta = path.metadata()?;
+            let text = format!("{}\ninclude '{}'\n", fs::read_to_string(&path)?, ours.display());
+            let owner = Some((meta.uid(), meta.gid()));
+            durable::write(&path, text.as_bytes(), meta.mode() & 0o7777, owner)?;
         }
         Err(_) => {
             for name in ["postgresql.conf", "pg_hba.conf", "pg_ident.conf"] {
-                fs::remove_file(cluster.join(name))?;
+                durable::remove(&cluster.join(name))?;
             }
         }
     }

@@ -101,10 +101,7 @@ fn observe(context: &Context) -> Result<Observation> {
 fn apply(context: &Context) -> Result<()> {
     let folder = folder(context);
     let scratch = durable::scratch(&folder);
-    if scratch.symlink_metadata().is_ok() {
-        fs::remove_dir_all(&scratch)?;
-    }
-    durable::private_folder(&scratch)?;
+    durable::scratch_folder(&scratch)?;
 
     let (private, public) = new_vapid_pair()?;
     let contents = [

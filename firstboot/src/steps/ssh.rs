@@ -3,11 +3,10 @@
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
-use fs_err as fs;
 
 use crate::context::Context;
 use crate::engine::{Needs, Observation, Step};
-use crate::{block, systemd};
+use crate::{block, durable, systemd};
 
 /// The keys, and the server that takes them.
 pub const STEP: Step = Step {
@@ -43,8 +42,7 @@ fn observe(context: &Context) -> Result<Observation> {
 fn apply(context: &Context) -> Result<()> {
     let wanted = &context.settings()?.ssh.authorized_keys;
     let folder = context.path(FOLDER);
-    fs::create_dir_all(&folder)?;
-    fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700))?;
+    durable::private_folder(&folder)?;
     block::write(&context.path(KEYS), wanted, 0o600)?;
     if context.is_machine() {
         let unit = &context.facts.system.ssh_unit;

@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail};
 
 use super::disks::Disk;
+use crate::durable;
 use crate::exec::Run;
 
 /// Label of the data disk's file system.
@@ -43,15 +44,14 @@ pub fn format(disk: &Disk) -> Result<()> {
         "-E", extended, "-L", LABEL, &device, &blocks,
     ];
     Run::new("mke2fs", &arguments).unlimited().text().context("formatting the data disk")?;
-    file.sync_all()?;
+    durable::sync_file(&disk.device)?;
     write_last_block(file.file(), disk.bytes, b"")
 }
 
 fn write_last_block(file: &std::fs::File, bytes: u64, content: &[u8]) -> Result<()> {
     let mut block = vec![0; usize::try_from(BLOCK)?];
     block[..content.len()].copy_from_slice(content);
-    file.write_all_at(&block, bytes.saturating_sub(BLOCK)).context("writing the end of the data disk")?;
-    file.sync_all().context("writing the end of the data disk")
+    durable::overwrite(file, &block, bytes.saturating_sub(BLOCK)).context("writing the end of the data disk")
 }
 
 /// Checks the unmounted file system, and mends what can be mended without questions.

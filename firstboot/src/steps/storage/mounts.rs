@@ -1,6 +1,6 @@
 //! What is mounted where, and the bind mounts that put state on the data disk.
 
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -64,7 +64,7 @@ pub fn is_bound(mounts: &[Mount], path: &str) -> bool {
 
 /// Mounts the data disk.
 pub fn mount(device: &Path) -> Result<()> {
-    fs::create_dir_all(MOUNT_POINT)?;
+    durable::folder(Path::new(MOUNT_POINT))?;
     // `noinit_itable`: the kernel would otherwise write all inode tables, and inflate a thin disk for nothing.
     let options = "nodev,nosuid,noinit_itable";
     let args = ["-t", "ext4", "-o", options, &device.to_string_lossy(), MOUNT_POINT];
@@ -89,11 +89,8 @@ fn copy_once(image: &Path, place: &Path) -> Result<()> {
         return Ok(());
     }
     let scratch = durable::scratch(place);
-    if scratch.exists() {
-        fs::remove_dir_all(&scratch)?;
-    }
-    let parent = place.parent().unwrap_or(Path::new(MOUNT_POINT));
-    fs::create_dir_all(parent)?;
+    durable::erase(&scratch)?;
+    durable::folder(place.parent().unwrap_or(Path::new(MOUNT_POINT)))?;
     let (from, to) = (image.to_string_lossy(), scratch.to_string_lossy());
     Run::new("cp", &["--archive", "--", &from, &to])
         .unlimited()
@@ -111,9 +108,7 @@ fn create_like_parent(path: &Path) -> Result<()> {
     let Some(parent) = path.parent() else { bail!("`{}` is no folder for state", path.display()) };
     create_like_parent(parent)?;
     let owner = parent.metadata().with_context(|| format!("reading `{}`", parent.display()))?;
-    fs::create_dir(path)?;
-    chown(path, Some(owner.uid()), Some(owner.gid()))
-        .with_context(|| format!("changing the owner of `{}`", path.display()))
+    durable::folder_with(path, 0o755, Some((owner.uid(), owner.gid())))
 }
 
 /// Both disks hold an instance, and not the same one: state on the system disk would vanish below the data disk's.
