@@ -12,6 +12,10 @@ use crate::say;
 
 /// Old enough for every zig that links glibc 2.17, new enough for the Rust that `Cargo.toml` asks for.
 const ZIG: [&str; 2] = ["ziglang==0.17.1", "cargo-zigbuild==0.24.0"];
+/// The tests start servers by themselves, in machines of their own: Debian's packages must not start them on this host. A host that
+/// has such a policy keeps its own.
+const NOTHING_STARTS: &str = "{ test -e /usr/sbin/policy-rc.d || { trap \"rm /usr/sbin/policy-rc.d\" EXIT; \
+    printf \"#!/bin/sh\\nexit 101\\n\" >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; }; }";
 /// The first e2fsprogs whose mke2fs reads a tar.
 const E2FSPROGS: &str = "1.47.1";
 
@@ -104,6 +108,7 @@ fn install_script(packages: &[&str], backports: Option<&str>, sources: &str) -> 
         }
     }
     script.push("apt-get update -q".to_owned());
+    script.push(NOTHING_STARTS.to_owned());
     script.push(format!("apt-get install -q -y --no-install-recommends {target}{}", packages.join(" ")));
     Ok(script.join(" && "))
 }

@@ -57,12 +57,15 @@ pub fn packages() -> &'static [&'static str] {
         "iproute2",
         "libvirt-common",
         "libxml2-utils",
+        "nginx-light",
+        "openssh-client",
         "openssl",
         "pebble",
-        "postgresql-15",
+        "postgresql",
         "python3-aiosmtpd",
         "qemu-utils",
         "radvd",
+        "redis-server",
         "rpm",
     ]
 }

@@ -70,7 +70,7 @@ type Stamp = (i64, i64, u64);
 
 struct Layer {
     plan: Plan,
-    count: u64,
+    operations: Vec<String>,
     begun: (i64, i64),
     pending: Vec<Pending>,
     /// Files whose content, and folders whose entries, are not durable.
@@ -87,9 +87,9 @@ pub fn arm(plan: Plan) {
     *LAYER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Layer::new(plan));
 }
 
-/// Operations since then.
-pub fn count() -> u64 {
-    with(|layer| layer.count).unwrap_or(0)
+/// The operations since then, in words; they are counted from 1 on.
+pub fn operations() -> Vec<String> {
+    with(|layer| layer.operations.clone()).unwrap_or_default()
 }
 
 fn with<T>(act: impl FnOnce(&mut Layer) -> T) -> Option<T> {
@@ -180,17 +180,18 @@ impl Layer {
         std::thread::sleep(Duration::from_millis(12));
         let begun = (i64::try_from(now.as_secs()).unwrap_or(i64::MAX), i64::from(now.subsec_nanos()));
         let (pending, dirty, synced) = (Vec::new(), Vec::new(), HashMap::new());
-        Layer { plan, count: 0, begun, pending, dirty, synced, graves: 0 }
+        Layer { plan, operations: Vec::new(), begun, pending, dirty, synced, graves: 0 }
     }
 
     fn hit(&mut self, what: &str, whose: &Path) {
-        self.count += 1;
-        if self.count != self.plan.at {
+        self.operations.push(format!("{what} {}", whose.display()));
+        let count = self.operations.len() as u64;
+        if count != self.plan.at {
             return;
         }
         self.lose();
         // The harness shows this line; without a reader the cut is the same.
-        let _ = writeln!(std::io::stderr(), "CUT {} {what} {}", self.count, whose.display());
+        let _ = writeln!(std::io::stderr(), "CUT {count} {what} {}", whose.display());
         let _ = kill_process(getpid(), Signal::KILL);
     }
 
@@ -271,7 +272,7 @@ impl Layer {
         let mut numbers = match self.plan.loss {
             Loss::Nothing => return,
             Loss::All => None,
-            Loss::Some(seed) => Some(Numbers(seed ^ (self.count << 32))),
+            Loss::Some(seed) => Some(Numbers(seed ^ (self.plan.at << 32))),
         };
         let last = numbers.as_mut().map_or(0, |numbers| numbers.below(self.pending.len() + 1));
         for lost in self.pending.split_off(last).into_iter().rev() {

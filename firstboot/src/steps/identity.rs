@@ -53,6 +53,7 @@ fn apply(context: &Context) -> Result<()> {
     if !is_machine_id(&read(context.path("/etc/machine-id"))) {
         let root = format!("--root={}", context.root.display());
         Run::new("systemd-machine-id-setup", &[&root]).text()?;
+        durable::sync_file(&context.path("/etc/machine-id"))?;
     }
     let id = instance_id(context);
     if read(id.clone()).trim().is_empty() {
@@ -128,9 +129,10 @@ fn make_key(path: &std::path::Path, options: &[&str]) -> Result<String> {
     let file = scratch.to_string_lossy();
     let arguments = [options, &["-q", "-N", "", "-C", "", "-f", &file]].concat();
     Run::new("ssh-keygen", &arguments).text()?;
+    // Before the key has its name: once it has, nobody comes here again.
+    durable::erase(&public)?;
     durable::sync_file(&scratch)?;
     durable::rename(&scratch, path)?;
-    durable::remove(&public)?;
     public_key(path).with_context(|| format!("reading back the new host key `{}`", path.display()))
 }
 

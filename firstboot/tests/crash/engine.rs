@@ -1,0 +1,61 @@
+//! First boot's local steps, in the order of the program, under a plan of the fault layer.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+use firstboot::context::Context;
+use firstboot::durable::faults::{self, Loss, Plan};
+use firstboot::engine::{Needs, Observation, Step, converge};
+use firstboot::{channels, steps};
+
+use crate::scene;
+
+/// How often a step is tried: what failed once because a server was just starting is not a fault.
+const TRIES: usize = 3;
+
+/// The steps that need nothing from outside, in their order.
+pub fn local() -> Vec<&'static Step> {
+    steps::STEPS.iter().filter(|step| step.needs == Needs::Local).collect()
+}
+
+/// Arguments: the numbers of the first step under the plan and of the last step to run, the operation to end after (0 for none),
+/// and what is lost. Prints the operations.
+pub fn run(args: &[String]) -> Result<u8> {
+    let [first, last, at, loss] = args else { bail!("four arguments, not {}", args.len()) };
+    let (first, last, at): (usize, usize, u64) = (first.parse()?, last.parse()?, at.parse()?);
+    let loss = match loss.as_str() {
+        "nothing" => Loss::Nothing,
+        "all" => Loss::All,
+        seed => Loss::Some(seed.parse()?),
+    };
+    let mut context = Context { root: "/".into(), facts: scene::facts()?, settings: None };
+    let mut is_booted = false;
+    for (number, step) in local().into_iter().enumerate().take(last + 1) {
+        if number == first && at > 0 {
+            faults::arm(Plan { at, loss });
+        }
+        // As the unit `appliance-early` is ordered: storage and identity, then the services, then everything else.
+        if !is_booted && step.name != "storage" && step.name != "identity" {
+            let booted = Command::new("/usr/local/sbin/systemctl").arg("boot").status()?;
+            is_booted = booted.success();
+        }
+        if step.name == "configuration" {
+            context.settings = channels::adopt(Path::new("/"))?.found.map(|(settings, _)| settings);
+        }
+        let mut outcome = converge(step, &context);
+        for _ in 1..TRIES {
+            if outcome.observation != Observation::Done {
+                outcome = converge(step, &context);
+            }
+        }
+        if outcome.observation != Observation::Done {
+            bail!("step `{}` does not converge: {:?}", step.name, outcome.observation);
+        }
+    }
+    for operation in faults::operations() {
+        println!("OPERATION {operation}");
+    }
+    println!("DONE");
+    Ok(0)
+}

@@ -1,0 +1,178 @@
+//! A machine around a tree: its own processes, mounts, network and name, and the tree as its root. Everything that runs in it ends
+//! with its first process, as in a power cut.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown, chroot};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
+
+use crate::state;
+
+/// Set in the process that has a mount namespace of its own.
+pub const INSIDE: &str = "CRASH_MATRIX_INSIDE";
+
+/// The first process of a machine; `unshare` gives it its namespaces.
+pub struct Machine<'a> {
+    /// The tree.
+    pub root: &'a Path,
+    /// Folder with this program under the names of the stand-ins.
+    pub programs: &'a Path,
+}
+
+/// What one boot of a machine said.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// The operations of first boot, if it came to its end.
+    pub operations: Vec<String>,
+    /// The operation that was the last one, if it did not.
+    pub cut: Option<String>,
+    /// Secrets that could be seen when it was cut: path and hash.
+    pub seen: Vec<String>,
+    /// The database's content.
+    pub database: String,
+}
+
+/// Starts the tests again in a mount namespace, in which a user may mount a file system in memory.
+pub fn enter(args: &[String]) -> ExitCode {
+    let mut command = Command::new("unshare");
+    if !rustix::process::geteuid().is_root() {
+        command.args(["--user", "--map-auto", "--map-root-user"]);
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    command.args(["--mount", "--propagation", "private", "--"]).arg(own).args(args).env(INSIDE, "1");
+    let error = command.exec();
+    eprintln!("starting `unshare`: {error}");
+    ExitCode::FAILURE
+}
+
+/// Mounts a file system in memory: syncs cost nothing there, and nothing outlives this process' namespace.
+pub fn memory(at: &Path) -> Result<()> {
+    mount("crash", at, "tmpfs", MountFlags::empty(), Some(c"mode=0755"))
+        .with_context(|| format!("mounting memory at `{}`: root or a user namespace is needed", at.display()))
+}
+
+impl Machine<'_> {
+    /// Boots, runs the engine with these arguments, and once more without faults when it was cut and `again` is set; then asks the
+    /// database and ends, in order or by a cut.
+    pub fn boot(&self, engine: &[String], again: bool, shuts_down: bool) -> Result<Said> {
+        let own = self.programs.join("crash");
+        let flags = [
+            "--mount",
+            "--pid",
+            "--net",
+            "--uts",
+            "--ipc",
+            "--fork",
+            "--kill-child",
+            "--propagation",
+            "private",
+            "--",
+        ];
+        let output = Command::new("unshare")
+            .args(flags)
+            .arg(own)
+            .arg("machine")
+            .args([self.root, self.programs])
+            .args([again.to_string(), shuts_down.to_string()])
+            .args(engine)
+            .stdin(Stdio::null())
+            .output()?;
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        if !output.status.success() {
+            bail!("{}: {}", output.status, stderr.trim());
+        }
+        let mut said = Said::default();
+        let (lines, database) = stdout.split_once("DATABASE\n").unwrap_or((&stdout, ""));
+        database.clone_into(&mut said.database);
+        for line in lines.lines() {
+            match line.split_once(' ').unwrap_or((line, "")) {
+                ("OPERATION", operation) => said.operations.push(operation.to_owned()),
+                ("CUT", cut) => said.cut = Some(cut.to_owned()),
+                ("SEEN", seen) => said.seen.push(seen.to_owned()),
+                ("DONE", _) => {}
+                _ => bail!("a machine said `{line}`"),
+            }
+        }
+        Ok(said)
+    }
+}
+
+/// The first process in its namespaces. Arguments as [`Machine::boot`] gives them.
+pub fn run(args: &[String]) -> Result<u8> {
+    let [root, programs, again, shuts_down, engine @ ..] = args else { bail!("not enough arguments") };
+    set_up(Path::new(root), Path::new(programs))?;
+    let own = "/usr/local/sbin/crash";
+    let output = Command::new(own).arg("engine").args(engine).env_clear().output()?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if let Some(cut) = stderr.lines().find(|line| line.starts_with("CUT ")) {
+        println!("{cut}");
+        for seen in state::secrets(Path::new("/"))? {
+            println!("SEEN {seen}");
+        }
+        if again != "true" {
+            return Ok(0);
+        }
+        let mut healed = engine.to_vec();
+        "0".clone_into(&mut healed[2]);
+        let output = Command::new(own).arg("engine").args(healed).env_clear().output()?;
+        if !output.status.success() {
+            bail!("after `{cut}`: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+    } else if output.status.success() {
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+    } else {
+        bail!("{}", stderr.trim());
+    }
+    println!("DATABASE\n{}", state::database()?);
+    if shuts_down == "true" {
+        Command::new("/usr/local/sbin/systemctl").arg("halt").status()?;
+    }
+    Ok(0)
+}
+
+fn set_up(root: &Path, programs: &Path) -> Result<()> {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)?;
+    mount_bind(root, root)?;
+    let at = |path: &str| root.join(path);
+    mount_bind("/usr", at("usr"))?;
+    mount_remount(at("usr"), MountFlags::BIND | MountFlags::RDONLY, "")?;
+    mount_bind(programs, at("usr/local/sbin"))?;
+    mount("proc", at("proc"), "proc", MountFlags::empty(), None)?;
+    for folder in ["dev", "run", "tmp"] {
+        memory(&at(folder))?;
+    }
+    for device in ["null", "zero", "full", "random", "urandom"] {
+        fs::write(at("dev").join(device), "")?;
+        mount_bind(Path::new("/dev").join(device), at("dev").join(device))?;
+    }
+    for folder in ["dev/shm", "run/units", "run/postgresql"] {
+        fs::create_dir(at(folder))?;
+        fs::set_permissions(at(folder), fs::Permissions::from_mode(0o1777))?;
+    }
+    fs::set_permissions(at("tmp"), fs::Permissions::from_mode(0o1777))?;
+    chown(at("run/postgresql"), Some(101), Some(101))?;
+    chroot(root)?;
+    std::env::set_current_dir("/")?;
+    rustix::system::sethostname(b"localhost")?;
+    let up = Command::new("/usr/sbin/ip").args(["link", "set", "lo", "up"]).status()?;
+    if !up.success() {
+        bail!("`ip link set lo up`: {up}");
+    }
+    Ok(())
+}
+
+/// Folder with this program under its own name and those of the stand-ins.
+pub fn programs(folder: &Path) -> Result<PathBuf> {
+    let programs = folder.join("programs");
+    fs::create_dir(&programs)?;
+    fs::copy("/proc/self/exe", programs.join("crash"))?;
+    for name in crate::standins::NAMES {
+        std::os::unix::fs::symlink("crash", programs.join(name))?;
+    }
+    Ok(programs)
+}

@@ -1,0 +1,264 @@
+//! The runs: for each local step and each operation of it three cuts, and a sample over the whole of first boot.
+//!
+//! `the process`: first boot alone is killed, everything else goes on. `the power, all`: the machine is off, and with it everything
+//! that was not synced. `the power, some`: a part of that.
+//!
+//! Of cuts between which nothing can have changed the first is made: a program's start leaves what the operation before it left, and
+//! so does the end of a program that only looks. `CRASH_MATRIX=step,step` takes these steps alone.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::machine::{Machine, Said, memory, programs};
+use crate::{engine, scene, state};
+
+/// What is lost, as the engine reads it, and as a person does.
+const LOSSES: [(&str, &str); 3] =
+    [("nothing", "the process"), ("all", "the power, all"), ("1", "the power, some")];
+
+/// Cuts over the whole of first boot, for each loss.
+const SAMPLE: usize = 8;
+
+/// Programs that change nothing, as their lines begin.
+const LOOKS: [&str; 8] = [
+    "systemctl --quiet is-",
+    "systemctl show",
+    "nginx -V",
+    "nginx -t",
+    "ssh-keygen -y",
+    "locale -a",
+    "blkid",
+    "/usr/lib/postgresql",
+];
+
+/// One group of cuts.
+struct Row {
+    name: String,
+    /// The steps that are run under the plan: first and last.
+    first: usize,
+    last: usize,
+    /// The tree to begin with.
+    before: PathBuf,
+    /// What an undisturbed run leaves.
+    after: Vec<String>,
+    database: String,
+    operations: Vec<String>,
+    undisturbed: Duration,
+}
+
+/// One cut.
+struct Item {
+    row: usize,
+    loss: usize,
+    at: u64,
+}
+
+/// Everything.
+pub fn run() -> Result<()> {
+    let guard = tempfile::tempdir()?;
+    memory(guard.path())?;
+    let folder = guard.path();
+    let programs = programs(folder)?;
+    let rows = undisturbed(folder, &programs)?;
+    let wanted = std::env::var("CRASH_MATRIX").ok();
+    let is_wanted =
+        |row: &Row| wanted.as_ref().is_none_or(|names| names.split(',').any(|name| name == row.name));
+
+    let mut items = Vec::new();
+    for (number, row) in rows.iter().enumerate().filter(|(_, row)| is_wanted(row)) {
+        let changing = (1..).zip(&row.operations).filter(|(_, line)| changes(line));
+        let mut cuts: Vec<u64> = changing.map(|(at, _)| at).collect();
+        if row.first != row.last {
+            // Of the whole, a few over its length: each of its operations is in a row of its own.
+            cuts = cuts.iter().copied().step_by((cuts.len() / SAMPLE).max(1)).collect();
+        }
+        for loss in 0..LOSSES.len() {
+            items.extend(cuts.iter().map(|at| Item { row: number, loss, at: *at }));
+        }
+    }
+    let failures = Mutex::new(Vec::new());
+    let times = Mutex::new(vec![Duration::ZERO; rows.len()]);
+    let next = AtomicUsize::new(0);
+    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    std::thread::scope(|scope| {
+        for worker in 0..workers {
+            let (rows, items, failures, times, next) = (&rows, &items, &failures, &times, &next);
+            let (programs, tree) = (&programs, folder.join(format!("tree-{worker}")));
+            scope.spawn(move || {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    let begun = Instant::now();
+                    if let Err(error) = cut(&rows[item.row], item, programs, &tree) {
+                        failures.lock().expect("no worker panics").push(format!(
+                            "step {}, cut {} ({}): {error:#}",
+                            rows[item.row].name, item.at, LOSSES[item.loss].1
+                        ));
+                    }
+                    times.lock().expect("no worker panics")[item.row] += begun.elapsed();
+                }
+            });
+        }
+    });
+    let (failures, times) = (failures.into_inner()?, times.into_inner()?);
+    println!("\n{:<14} {:>10} {:>6} {:>12} {:>10}", "step", "operations", "cuts", "undisturbed", "all cuts");
+    for (number, row) in rows.iter().enumerate() {
+        let cuts = items.iter().filter(|item| item.row == number).count();
+        let (undisturbed, all) = (row.undisturbed.as_secs_f64(), times[number].as_secs_f64());
+        println!(
+            "{:<14} {:>10} {cuts:>6} {undisturbed:>10.2} s {all:>8.1} s",
+            row.name,
+            row.operations.len()
+        );
+    }
+    println!("{} cuts, {} failures\n", items.len(), failures.len());
+    ensure!(!items.is_empty(), "no step is called that");
+    if !failures.is_empty() {
+        bail!("{} of {} cuts:\n{}", failures.len(), items.len(), failures.join("\n"));
+    }
+    Ok(())
+}
+
+/// Runs first boot step by step, keeps the tree before each, and notes what each leaves.
+fn undisturbed(folder: &Path, programs: &Path) -> Result<Vec<Row>> {
+    let steps = engine::local();
+    let blank = folder.join("before-0");
+    fs::create_dir(&blank)?;
+    scene::make(&blank)?;
+    let mut rows = Vec::new();
+    for (number, step) in steps.iter().enumerate() {
+        let (before, after) =
+            (folder.join(format!("before-{number}")), folder.join(format!("before-{}", number + 1)));
+        rows.push(row(step.name, number..=number, &before, &after, programs)?);
+    }
+    let whole = row("whole", 0..=steps.len() - 1, &blank, &folder.join("whole"), programs)?;
+    let last = rows.last().context("no steps")?;
+    same(&last.after, &whole.after).context("all at once leaves something else than step by step")?;
+    same(&lines(&last.database), &lines(&whole.database)).context("all at once leaves another database")?;
+    forgetful(&whole, &folder.join("whole"), programs)?;
+    rows.push(whole);
+    Ok(rows)
+}
+
+fn row(
+    name: &str,
+    steps: std::ops::RangeInclusive<usize>,
+    before: &Path,
+    after: &Path,
+    programs: &Path,
+) -> Result<Row> {
+    copy(before, after)?;
+    let begun = Instant::now();
+    let machine = Machine { root: after, programs };
+    let arguments = engine_arguments(*steps.start(), *steps.end(), u64::MAX, "nothing");
+    let said = machine.boot(&arguments, false, true).with_context(|| format!("step {name}, undisturbed"))?;
+    let row = Row {
+        name: name.to_owned(),
+        first: *steps.start(),
+        last: *steps.end(),
+        before: before.to_owned(),
+        after: state::tree(after)?,
+        database: said.database,
+        operations: said.operations,
+        undisturbed: begun.elapsed(),
+    };
+    no_scratch(&row.after)?;
+    Ok(row)
+}
+
+/// What first boot only remembers may be deleted at any time.
+fn forgetful(whole: &Row, tree: &Path, programs: &Path) -> Result<()> {
+    let machine = Machine { root: tree, programs };
+    for entry in fs::read_dir(tree.join("var/lib/appliance"))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "in-force") {
+            fs::remove_file(path)?;
+        }
+    }
+    let said = machine.boot(&engine_arguments(0, whole.last, 0, "nothing"), false, true)?;
+    same(&whole.after, &state::tree(tree)?).context("after what first boot remembers was deleted")?;
+    same(&lines(&whole.database), &lines(&said.database))
+        .context("after what first boot remembers was deleted")
+}
+
+/// One cut, and the run after it.
+fn cut(row: &Row, item: &Item, programs: &Path, tree: &Path) -> Result<()> {
+    copy(&row.before, tree)?;
+    let machine = Machine { root: tree, programs };
+    let loss = LOSSES[item.loss].0;
+    let is_power = loss != "nothing";
+    let first = machine.boot(&engine_arguments(row.first, row.last, item.at, loss), !is_power, false)?;
+    // Without it a loop that waits for a server had fewer turns this time.
+    let Some(operation) = &first.cut else { return Ok(()) };
+    let judge = || -> Result<()> {
+        let healed: Said = if is_power {
+            machine.boot(&engine_arguments(row.first, row.last, 0, loss), false, false)?
+        } else {
+            Said { database: first.database.clone(), ..Said::default() }
+        };
+        let found = state::tree(tree)?;
+        no_scratch(&found)?;
+        same(&row.after, &found)?;
+        same(&lines(&row.database), &lines(&healed.database)).context("the database")?;
+        let kept: BTreeSet<String> = state::secrets(tree)?.into_iter().collect();
+        match first.seen.iter().find(|seen| !kept.contains(*seen)) {
+            None => Ok(()),
+            Some(other) => bail!("a secret that could be seen before the cut is another one: {other}"),
+        }
+    };
+    judge().with_context(|| format!("after operation {operation}"))
+}
+
+/// Whether an operation can leave something else than what was there.
+fn changes(operation: &str) -> bool {
+    let looks = |line: &str| {
+        let line = line.strip_prefix("ended ").unwrap_or_default();
+        LOOKS.iter().any(|look| line.starts_with(look))
+    };
+    !operation.starts_with("starting ") && !looks(operation)
+}
+
+fn engine_arguments(first: usize, last: usize, at: u64, loss: &str) -> Vec<String> {
+    vec![first.to_string(), last.to_string(), at.to_string(), loss.to_owned()]
+}
+
+/// A whole tree, as it is.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        fs::remove_dir_all(to)?;
+    }
+    let status = Command::new("cp").args(["--archive", "--reflink=auto", "--"]).args([from, to]).status()?;
+    ensure!(status.success(), "`cp`: {status}");
+    Ok(())
+}
+
+fn lines(text: &str) -> Vec<String> {
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Names the first line in which they differ, which begins with the path.
+fn same(expected: &[String], found: &[String]) -> Result<()> {
+    let position = (0..expected.len().max(found.len())).find(|line| expected.get(*line) != found.get(*line));
+    let Some(position) = position else { return Ok(()) };
+    let show = |lines: &[String]| {
+        lines.get(position).map_or("nothing more".to_owned(), |line| line.replace('\t', "  "))
+    };
+    bail!("found `{}` instead of `{}`", show(found), show(expected))
+}
+
+fn no_scratch(lines: &[String]) -> Result<()> {
+    let name = |line: &String| line.split('\t').next().unwrap_or_default().to_owned();
+    match lines
+        .iter()
+        .map(name)
+        .find(|path| path.split('/').any(|part| part.contains(".new") || part.starts_with(".kept-")))
+    {
+        None => Ok(()),
+        Some(path) => bail!("the scratch name `{path}` is left"),
+    }
+}

@@ -1,0 +1,279 @@
+//! Stand-ins: programs that need a real machine (`systemctl`) or an application that was built (`bundle`, Mastodon's services).
+//!
+//! `systemctl` starts the real servers and knows units, conditions, `enable` and pid files, no more. `bundle exec rails db:setup` makes
+//! real tables, one statement after the other, and is as little idempotent as v1.6.1's: a second run drops every table, and a second
+//! run of the seeds adds a second row.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::scene;
+
+/// The names that programs of first boot find in the search path.
+pub const NAMES: [&str; 2] = ["systemctl", "bundle"];
+
+const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Units in the order of a boot.
+const UNITS: [&str; 7] = [
+    "postgresql.service",
+    "redis-server.service",
+    "nginx.service",
+    "ssh.service",
+    "mastodon-sidekiq.service",
+    "mastodon-web.service",
+    "mastodon-streaming.service",
+];
+
+/// Runs as the program of this name.
+pub fn run(name: &str, args: &[String]) -> Result<u8> {
+    let args: Vec<&str> = args.iter().map(String::as_str).filter(|arg| !arg.starts_with('-')).collect();
+    let is_good = match (name, &args[..]) {
+        ("systemctl", ["boot"]) => {
+            UNITS.into_iter().filter(|unit| is_enabled(unit)).try_for_each(start)?;
+            true
+        }
+        ("systemctl", ["halt"]) => {
+            UNITS.into_iter().rev().try_for_each(stop)?;
+            true
+        }
+        ("systemctl", ["daemon-reload"] | ["reset-failed", _]) => true,
+        ("systemctl", ["is-enabled", unit]) => is_enabled(unit),
+        ("systemctl", ["is-active", unit]) => process(unit).is_some(),
+        ("systemctl", ["is-failed", _]) => false,
+        ("systemctl", ["show", unit]) => {
+            println!("ActiveEnterTimestampMonotonic={}", u8::from(process(unit).is_some()));
+            true
+        }
+        ("systemctl", ["enable", unit]) => {
+            let link = Path::new(WANTS).join(unit);
+            if !link.is_symlink() {
+                symlink(Path::new("/lib/systemd/system").join(unit), link)?;
+            }
+            true
+        }
+        ("systemctl", ["start", unit]) => start(unit).map(|()| true)?,
+        ("systemctl", ["stop", unit]) => stop(unit).map(|()| true)?,
+        ("systemctl", [verb @ ("restart" | "try-restart"), unit]) => {
+            if *verb == "restart" || process(unit).is_some() {
+                stop(unit)?;
+                start(unit)?;
+            }
+            true
+        }
+        ("systemctl", ["reload", unit]) => {
+            kill_process(process(unit).context("it does not run")?, Signal::HUP)?;
+            true
+        }
+        ("bundle", ["exec", "rails", task]) => rails(task).map(|()| true)?,
+        ("bundle", ["exec", "rake", tasks @ ..]) => rake(tasks).map(|()| true)?,
+        _ => bail!("the stand-in does not know {args:?}"),
+    };
+    Ok(u8::from(!is_good))
+}
+
+fn is_enabled(unit: &str) -> bool {
+    Path::new(WANTS).join(unit).is_symlink()
+}
+
+fn pid_file(unit: &str) -> PathBuf {
+    Path::new("/run/units").join(format!("{unit}.pid"))
+}
+
+/// A unit's main process; one that has ended and that nobody has asked for its end does not run.
+fn process(unit: &str) -> Option<Pid> {
+    let id: i32 = fs::read_to_string(pid_file(unit)).ok()?.trim().parse().ok()?;
+    let status = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    if status.rsplit_once(')')?.1.trim_start().starts_with('Z') { None } else { Pid::from_raw(id) }
+}
+
+/// A condition that does not hold is no error, as in systemd.
+fn start(unit: &str) -> Result<()> {
+    let mut conditions = Vec::new();
+    for entry in fs::read_dir(format!("/etc/systemd/system/{unit}.d")).into_iter().flatten().flatten() {
+        let text = fs::read_to_string(entry.path())?;
+        let paths = text.lines().filter_map(|line| line.strip_prefix("ConditionPathExists="));
+        conditions.extend(paths.map(str::to_owned));
+    }
+    if unit.starts_with("mastodon-") {
+        conditions.push("/var/lib/appliance/ready".to_owned());
+    }
+    if process(unit).is_some() || conditions.iter().any(|path| !Path::new(path).exists()) {
+        return Ok(());
+    }
+    let facts = scene::facts()?;
+    let server = format!("{}/postgres", facts.postgresql.bin);
+    let config = format!(
+        "config_file={}/postgresql.conf",
+        Path::new(&facts.postgresql.hba).parent().context("no folder")?.display()
+    );
+    let own = "/usr/local/sbin/crash";
+    let (user, line): (u32, Vec<&str>) = match unit {
+        "postgresql.service" => (101, vec![&server, "-D", &facts.postgresql.data, "-c", &config]),
+        "redis-server.service" => (102, vec!["redis-server", &facts.redis.conf]),
+        "nginx.service" => (0, vec!["nginx", "-g", "daemon off;"]),
+        "mastodon-web.service" => (1000, vec![own, "service", "3000", "200"]),
+        "mastodon-streaming.service" => (1000, vec![own, "service", "4000", "401"]),
+        "mastodon-sidekiq.service" => (1000, vec![own, "service", "0", "0"]),
+        _ => (0, vec!["sleep", "infinity"]),
+    };
+    let log = fs::File::create(format!("/run/units/{unit}.log"))?;
+    let child = Command::new(line[0])
+        .args(&line[1..])
+        .env("PATH", "/usr/sbin:/usr/bin")
+        .uid(user)
+        .gid(user)
+        .process_group(0)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()?;
+    fs::write(pid_file(unit), child.id().to_string())?;
+    let begun = Instant::now();
+    while !is_ready(unit, &facts.postgresql.bin) {
+        if begun.elapsed() > PATIENCE || process(unit).is_none() {
+            bail!("`{unit}` does not start: {}", fs::read_to_string(format!("/run/units/{unit}.log"))?);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+fn is_ready(unit: &str, bin: &str) -> bool {
+    let answers = |address: &str| TcpStream::connect(address).is_ok();
+    match unit {
+        "postgresql.service" => {
+            Path::new("/run/postgresql/.s.PGSQL.5432").exists()
+                && Command::new(format!("{bin}/pg_isready"))
+                    .args(["-q", "-h", "/run/postgresql"])
+                    .status()
+                    .is_ok_and(|status| status.success())
+        }
+        "redis-server.service" => answers("127.0.0.1:6379"),
+        "nginx.service" => answers("[::1]:443"),
+        "mastodon-web.service" => answers("127.0.0.1:3000"),
+        "mastodon-streaming.service" => answers("127.0.0.1:4000"),
+        "mastodon-sidekiq.service" => Path::new("/run/units/beats").exists(),
+        _ => true,
+    }
+}
+
+fn stop(unit: &str) -> Result<()> {
+    let Some(process) = process(unit) else { return Ok(()) };
+    // Of PostgreSQL's ways to end, the one that waits for nobody.
+    kill_process(process, if unit.starts_with("postgresql") { Signal::INT } else { Signal::TERM })?;
+    let begun = Instant::now();
+    while self::process(unit).is_some() {
+        if begun.elapsed() > PATIENCE {
+            bail!("`{unit}` does not stop");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Mastodon's services. Arguments: a port and the status of every answer; port 0 is Sidekiq.
+pub fn serve(args: &[String]) -> Result<u8> {
+    let [port, status] = args else { bail!("two arguments") };
+    if port == "0" {
+        loop {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
+            if let Ok(mut redis) = TcpStream::connect("127.0.0.1:6379") {
+                redis.write_all(
+                    format!("SADD processes crash:1\r\nHSET crash:1 beat {now}\r\nQUIT\r\n").as_bytes(),
+                )?;
+                redis.read_to_string(&mut String::new())?;
+                fs::write("/run/units/beats", "")?;
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+    for stream in TcpListener::bind(format!("127.0.0.1:{port}"))?.incoming() {
+        let mut stream = stream?;
+        let mut lines = BufReader::new(stream.try_clone()?).lines();
+        while lines.next().transpose()?.is_some_and(|line| !line.is_empty()) {}
+        // Who only looks whether the port is open reads no answer.
+        let _ = write!(stream, "HTTP/1.1 {status} X\r\nConnection: close\r\n\r\n{{}}");
+    }
+    Ok(0)
+}
+
+fn psql(database: &str, statements: &str) -> Result<()> {
+    let mut child = Command::new(format!("{}/psql", scene::facts()?.postgresql.bin))
+        .args(["-Xq", "-v", "ON_ERROR_STOP=1", "-h", "/run/postgresql", "-d", database, "-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn()?;
+    child.stdin.take().context("no pipe")?.write_all(statements.as_bytes())?;
+    let status = child.wait()?;
+    if status.success() { Ok(()) } else { bail!("`psql`: {status}") }
+}
+
+const SCHEMA: &str = "\
+DROP TABLE IF EXISTS oauth_applications CASCADE;
+CREATE TABLE oauth_applications (id bigserial PRIMARY KEY, name text NOT NULL, secret text NOT NULL, superapp boolean DEFAULT false NOT NULL);
+DROP TABLE IF EXISTS accounts CASCADE;
+CREATE TABLE accounts (id bigserial PRIMARY KEY, username text NOT NULL, domain text);
+CREATE UNIQUE INDEX ON accounts (lower(username), lower(domain));
+DROP TABLE IF EXISTS users CASCADE;
+CREATE TABLE users (id bigserial PRIMARY KEY, email text UNIQUE NOT NULL, account_id bigint REFERENCES accounts, admin boolean DEFAULT false NOT NULL, confirmed boolean DEFAULT false NOT NULL);
+DROP TABLE IF EXISTS schema_migrations;
+CREATE TABLE schema_migrations (version text PRIMARY KEY);
+";
+
+fn rails(task: &str) -> Result<()> {
+    let database = std::env::var("DB_NAME")?;
+    let seed =
+        "INSERT INTO oauth_applications (name, secret, superapp) VALUES ('Web', md5(random()::text), true);";
+    match task {
+        "db:seed" => psql(&database, seed),
+        "db:setup" => {
+            // An existing one is no error to Rails.
+            psql("postgres", &format!("CREATE DATABASE {database};")).ok();
+            psql(&database, SCHEMA)?;
+            psql(&database, "INSERT INTO schema_migrations VALUES ('20170827125100'), ('20170913000752');")?;
+            psql(&database, seed)
+        }
+        _ => bail!("no task `{task}`"),
+    }
+}
+
+fn rake(tasks: &[&str]) -> Result<()> {
+    let name = std::env::var("USERNAME")?;
+    for task in tasks {
+        match *task {
+            "mastodon:add_user" => {
+                let email = std::env::var("USER_EMAIL")?;
+                print!("Enter email: Enter username: Create user and send them confirmation mail [y/N]: ");
+                psql(
+                    "mastodon",
+                    &format!(
+                        "WITH account AS (INSERT INTO accounts (username) VALUES ('{name}') RETURNING id) \
+                        INSERT INTO users (email, account_id) SELECT '{email}', id FROM account;"
+                    ),
+                )?;
+                println!("User added and confirmation mail sent to user's email address.");
+                println!("Here is the random password generated for the user: {:032x}", std::process::id());
+            }
+            "mastodon:confirm_email" => psql("mastodon", "UPDATE users SET confirmed = true;")?,
+            "mastodon:make_admin" => psql(
+                "mastodon",
+                &format!(
+                    "UPDATE users SET admin = true FROM accounts WHERE accounts.id = account_id AND username = '{name}';"
+                ),
+            )?,
+            _ => bail!("no task `{task}`"),
+        }
+    }
+    Ok(())
+}

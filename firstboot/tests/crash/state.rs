@@ -1,0 +1,182 @@
+//! What a run left: every path with its kind, mode, owner and content, and the database, as lines that can be compared.
+//!
+//! Random values are masked by the rules below; that they stay the same over a cut is compared by their hashes, unmasked.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::LazyLock;
+
+use anyhow::{Result, bail};
+use firstboot::stamp;
+use regex::Regex;
+
+use crate::scene;
+
+/// Not compared: the kernel's and other people's folders, what servers keep for themselves, logs.
+const LEFT_OUT: [&str; 10] = [
+    "/dev",
+    "/proc",
+    "/run",
+    "/sys",
+    "/tmp",
+    "/usr",
+    "/var/lib/redis",
+    "/var/lib/nginx",
+    "/var/log",
+    "/etc/pam.d",
+];
+
+/// Content that is made of random values alone. It must be there, and not empty.
+const RANDOM: [&str; 8] = [
+    r"^/etc/machine-id$",
+    r"^/etc/ssh/ssh_host_[a-z0-9]+_key(\.pub)?$",
+    r"^/etc/letsencrypt/archive/.*\.pem$",
+    r"^/root/owner-password$",
+    r"^/var/lib/appliance/instance-id$",
+    r"^/var/lib/appliance/secrets/[a-z-]+$",
+    r"^/var/lib/appliance/ssh/ssh_host_[a-z0-9]+_key$",
+    r"^/var/lib/appliance/environment\.in-force$",
+];
+
+/// Random values within other content.
+const WITHIN: [&str; 3] = [r"\b[0-9a-f]{32,}\b", r"(?m)^VAPID_P[A-Z]*_KEY=.*$", r"\\(un)?restrict \w+"];
+
+static RANDOM_FILES: LazyLock<Vec<Regex>> = LazyLock::new(|| compile(&RANDOM));
+static RANDOM_WORDS: LazyLock<Vec<Regex>> = LazyLock::new(|| compile(&WITHIN));
+
+fn compile(texts: &[&str]) -> Vec<Regex> {
+    texts.iter().map(|text| Regex::new(text).expect("a constant")).collect()
+}
+
+/// All lines for a tree, ordered by path.
+pub fn tree(root: &Path) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    let data = scene::facts()?.postgresql.data;
+    // A pair that a cut kept from being put in force stays beside the one that is, as every older pair does.
+    let live =
+        fs::read_link(root.join(format!("etc/letsencrypt/live/{}", scene::DOMAIN))).unwrap_or_default();
+    let number = live.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    walk(root, &mut |path, meta| {
+        let guest = format!("/{}", path.strip_prefix(root).unwrap_or(path).display());
+        if LEFT_OUT.contains(&guest.as_str()) {
+            return Ok(false);
+        }
+        let mut shown = guest.clone();
+        if let Some(rest) = guest.strip_prefix(&format!("/etc/letsencrypt/archive/{}/", scene::DOMAIN)) {
+            let (first, rest) = rest.split_once('/').unwrap_or((rest, ""));
+            if first != number && !first.ends_with(".new") {
+                return Ok(false);
+            }
+            shown = format!("/etc/letsencrypt/archive/{}/N/{rest}", scene::DOMAIN);
+        }
+        let content = if meta.is_symlink() {
+            let target = fs::read_link(path)?.display().to_string();
+            if guest.starts_with("/etc/letsencrypt/live/") {
+                "link to the pair in force".to_owned()
+            } else {
+                format!("link to {target}")
+            }
+        } else if meta.is_dir() {
+            "folder".to_owned()
+        } else {
+            let text = String::from_utf8_lossy(&fs::read(path)?).into_owned();
+            content(&guest, &text)
+        };
+        lines.push(format!("{shown}\t{:o} {}:{}\t{content}", meta.mode() & 0o7777, meta.uid(), meta.gid()));
+        Ok(guest != data)
+    })?;
+    Ok(lines)
+}
+
+fn content(guest: &str, text: &str) -> String {
+    if RANDOM_FILES.iter().any(|rule| rule.is_match(guest)) {
+        return if text.trim().is_empty() {
+            "EMPTY, but it should be random".to_owned()
+        } else {
+            "random".to_owned()
+        };
+    }
+    let text = RANDOM_WORDS
+        .iter()
+        .fold(text.to_owned(), |text, rule| rule.replace_all(&text, "RANDOM").into_owned());
+    if text.len() > 200 {
+        format!("{} bytes, {}", text.len(), stamp::hash(text.as_bytes()))
+    } else {
+        format!("{text:?}")
+    }
+}
+
+/// Shows every path to `see`, which says whether to go below it.
+fn walk(folder: &Path, see: &mut dyn FnMut(&Path, &fs::Metadata) -> Result<bool>) -> Result<()> {
+    let mut paths: Vec<_> =
+        fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
+    paths.sort();
+    for path in paths {
+        let meta = path.symlink_metadata()?;
+        if see(&path, &meta)? && meta.is_dir() {
+            walk(&path, see)?;
+        }
+    }
+    Ok(())
+}
+
+/// Path and hash of every secret and identity that can be seen, the certificate's key in force among them.
+pub fn secrets(root: &Path) -> Result<Vec<String>> {
+    let mut seen = Vec::new();
+    let mut add = |path: &Path, guest: &str| -> Result<()> {
+        let bytes = fs::read(path)?;
+        // Empty or not made yet, it is nothing that anybody could have used.
+        if !bytes.is_empty() && bytes != b"uninitialized\n" {
+            seen.push(format!("{guest} {}", stamp::hash(&bytes)));
+        }
+        Ok(())
+    };
+    walk(root, &mut |path, meta| {
+        let guest = format!("/{}", path.strip_prefix(root).unwrap_or(path).display());
+        let is_secret = guest != "/root/owner-password"
+            && !guest.starts_with("/etc/letsencrypt")
+            && RANDOM_FILES.iter().any(|rule| rule.is_match(&guest));
+        if is_secret && meta.is_file() {
+            add(path, &guest)?;
+        }
+        Ok(!LEFT_OUT.contains(&guest.as_str()) && guest != "/var/lib/postgresql")
+    })?;
+    let live = root.join(format!("etc/letsencrypt/live/{}", scene::DOMAIN));
+    if let Ok(target) = fs::read_link(&live) {
+        // The link is relative, so it leads there from outside of the tree as well.
+        let key = live.parent().unwrap_or(root).join(target).join("privkey.pem");
+        add(&key, "the certificate's key in force")?;
+    }
+    seen.sort();
+    Ok(seen)
+}
+
+/// Roles, databases, and the application's own in full; nothing when no server answers. Runs inside the machine.
+pub fn database() -> Result<String> {
+    let bin = scene::facts()?.postgresql.bin;
+    let run = |program: &str, args: &[&str]| -> Result<Option<String>> {
+        let output = Command::new("runuser")
+            .args(["-u", "postgres", "--", &format!("{bin}/{program}"), "-h", "/run/postgresql"])
+            .args(args)
+            .env("PATH", "/usr/sbin:/usr/bin")
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        match output.status.code() {
+            Some(0) => Ok(Some(text)),
+            // No server.
+            Some(2) => Ok(None),
+            _ => bail!("`{program}`: {}", String::from_utf8_lossy(&output.stderr).trim()),
+        }
+    };
+    let roles = "SELECT rolname, rolsuper, rolcreatedb, rolcanlogin FROM pg_roles WHERE rolname !~ '^pg_' ORDER BY 1; \
+                 SELECT datname, datdba::regrole FROM pg_database ORDER BY 1;";
+    let Some(mut text) = run("psql", &["-XAtq", "-d", "postgres", "-c", roles])? else {
+        return Ok(String::new());
+    };
+    if text.lines().any(|line| line.starts_with("mastodon|mastodon")) {
+        text += &run("pg_dump", &["mastodon"])?.unwrap_or_default();
+    }
+    Ok(RANDOM_WORDS.iter().fold(text, |text, rule| rule.replace_all(&text, "RANDOM").into_owned()))
+}
