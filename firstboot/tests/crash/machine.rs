@@ -9,8 +9,12 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 
-use crate::state;
+use crate::{scene, state};
+
+/// The files of the data disk while the machine runs.
+pub const FILES: &str = "/run/disk";
 
 /// Set in the process that has a mount namespace of its own.
 pub const INSIDE: &str = "CRASH_MATRIX_INSIDE";
@@ -106,6 +110,15 @@ impl Machine<'_> {
 pub fn run(args: &[String]) -> Result<u8> {
     let [root, programs, again, shuts_down, engine @ ..] = args else { bail!("not enough arguments") };
     set_up(Path::new(root), Path::new(programs))?;
+    let result = first_boot(engine, again == "true");
+    if result.is_ok() && shuts_down == "true" {
+        Command::new("/usr/local/sbin/systemctl").arg("halt").status()?;
+    }
+    keep_disk()?;
+    result
+}
+
+fn first_boot(engine: &[String], again: bool) -> Result<u8> {
     let own = "/usr/local/sbin/crash";
     let output = Command::new(own).arg("engine").args(engine).env_clear().output()?;
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -114,7 +127,7 @@ pub fn run(args: &[String]) -> Result<u8> {
         for seen in state::secrets(Path::new("/"))? {
             println!("SEEN {seen}");
         }
-        if again != "true" {
+        if !again {
             return Ok(0);
         }
         let mut healed = engine.to_vec();
@@ -129,10 +142,31 @@ pub fn run(args: &[String]) -> Result<u8> {
         bail!("{}", stderr.trim());
     }
     println!("DATABASE\n{}", state::database()?);
-    if shuts_down == "true" {
-        Command::new("/usr/local/sbin/systemctl").arg("halt").status()?;
-    }
     Ok(0)
+}
+
+/// Ends everything, as the machine's end does, and puts the files of the data disk back where they outlive it.
+fn keep_disk() -> Result<()> {
+    let kept = Path::new("/").join(scene::DISK).join("files");
+    if !kept.exists() {
+        return Ok(());
+    }
+    // Whoever loses its parent becomes a child of the first process, which this is.
+    loop {
+        for entry in fs::read_dir("/proc")?.flatten() {
+            let id = entry.file_name().to_str().and_then(|name| name.parse().ok()).filter(|id| *id != 1);
+            if let Some(id) = id.and_then(Pid::from_raw) {
+                // It may have ended meanwhile.
+                let _ = kill_process(id, Signal::KILL);
+            }
+        }
+        if rustix::process::wait(WaitOptions::empty()).is_err() {
+            break;
+        }
+    }
+    fs::remove_dir_all(&kept)?;
+    let status = Command::new("cp").args(["--archive", "--"]).args([Path::new(FILES), &kept]).status()?;
+    if status.success() { Ok(()) } else { bail!("`cp`: {status}") }
 }
 
 fn set_up(root: &Path, programs: &Path) -> Result<()> {
@@ -156,6 +190,19 @@ fn set_up(root: &Path, programs: &Path) -> Result<()> {
     }
     fs::set_permissions(at("tmp"), fs::Permissions::from_mode(0o1777))?;
     chown(at("run/postgresql"), Some(101), Some(101))?;
+    if at(scene::DISK).exists() {
+        let files = at(FILES.trim_start_matches('/'));
+        fs::create_dir(&files)?;
+        // A file system of its own: what is bound from it is known by its path there.
+        memory(&files)?;
+        let all = at(scene::DISK).join("files/.");
+        let status = Command::new("cp").args(["--archive", "--"]).args([&all, &files]).status()?;
+        if !status.success() {
+            bail!("`cp`: {status}");
+        }
+        fs::write(at("dev/vdb"), "")?;
+        mount_bind(at(scene::DISK).join("device"), at("dev/vdb"))?;
+    }
     chroot(root)?;
     std::env::set_current_dir("/")?;
     rustix::system::sethostname(b"localhost")?;

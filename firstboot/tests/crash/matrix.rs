@@ -38,6 +38,10 @@ const LOOKS: [&str; 8] = [
     "/usr/lib/postgresql",
 ];
 
+/// The one thing that a cut may take for good: the first password, which Mastodon's own task makes up and prints once. Its account
+/// stays, and "forgot password" opens it.
+const LOSABLE: &str = "/root/owner-password\t";
+
 /// One group of cuts.
 struct Row {
     name: String,
@@ -94,11 +98,13 @@ pub fn run() -> Result<()> {
             scope.spawn(move || {
                 while let Some(item) = items.get(next.fetch_add(1, Ordering::SeqCst)) {
                     let begun = Instant::now();
-                    if let Err(error) = cut(&rows[item.row], item, programs, &tree) {
-                        failures.lock().expect("no worker panics").push(format!(
-                            "step {}, cut {} ({}): {error:#}",
-                            rows[item.row].name, item.at, LOSSES[item.loss].1
-                        ));
+                    let row = &rows[item.row];
+                    if let Err(error) = cut(row, item, programs, &tree) {
+                        let loss = LOSSES[item.loss].1;
+                        let failure = format!("step {}, cut {} ({loss}): {error:#}", row.name, item.at);
+                        // At once, for whoever does not want to wait for the others.
+                        eprintln!("{failure}");
+                        failures.lock().expect("no worker panics").push(failure);
                     }
                     times.lock().expect("no worker panics")[item.row] += begun.elapsed();
                 }
@@ -136,8 +142,15 @@ fn undisturbed(folder: &Path, programs: &Path) -> Result<Vec<Row>> {
             (folder.join(format!("before-{number}")), folder.join(format!("before-{}", number + 1)));
         rows.push(row(step.name, number..=number, &before, &after, programs)?);
     }
+    // Once more with a data disk: where state lies differs, and the step that puts it there has much more to do.
+    let with_disk = folder.join("disk-before-0");
+    copy(&blank, &with_disk)?;
+    scene::attach_disk(&with_disk)?;
+    rows.push(row("storage-disk", 0..=0, &with_disk, &folder.join("disk-before-1"), programs)?);
+    rows.push(row("whole-disk", 0..=steps.len() - 1, &with_disk, &folder.join("disk-whole"), programs)?);
+
     let whole = row("whole", 0..=steps.len() - 1, &blank, &folder.join("whole"), programs)?;
-    let last = rows.last().context("no steps")?;
+    let last = &rows[steps.len() - 1];
     same(&last.after, &whole.after).context("all at once leaves something else than step by step")?;
     same(&lines(&last.database), &lines(&whole.database)).context("all at once leaves another database")?;
     forgetful(&whole, &folder.join("whole"), programs)?;
@@ -203,7 +216,10 @@ fn cut(row: &Row, item: &Item, programs: &Path, tree: &Path) -> Result<()> {
         };
         let found = state::tree(tree)?;
         no_scratch(&found)?;
-        same(&row.after, &found)?;
+        let is_lost = !found.iter().any(|line| line.starts_with(LOSABLE));
+        let expected: Vec<_> =
+            row.after.iter().filter(|line| !(is_lost && line.starts_with(LOSABLE))).cloned().collect();
+        same(&expected, &found)?;
         same(&lines(&row.database), &lines(&healed.database)).context("the database")?;
         let kept: BTreeSet<String> = state::secrets(tree)?.into_iter().collect();
         match first.seen.iter().find(|seen| !kept.contains(*seen)) {

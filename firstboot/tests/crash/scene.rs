@@ -98,6 +98,23 @@ pub fn facts() -> Result<ImageFacts> {
     })
 }
 
+/// Where a data disk keeps itself while no machine runs: the device's bytes, and the files of its file system.
+pub const DISK: &str = "disk";
+
+/// Attaches a blank data disk. A tree has no kernel that could mount its file system, so the files lie beside it; see `mount` among
+/// the stand-ins.
+pub fn attach_disk(root: &Path) -> Result<()> {
+    const BYTES: u64 = 1 << 30;
+    fs::create_dir_all(root.join(DISK).join("files"))?;
+    fs::File::create(root.join(DISK).join("device"))?.set_len(BYTES)?;
+    let about = root.join("sys/block/vdb");
+    fs::create_dir_all(about.join("device"))?;
+    for (name, value) in [("removable", 0), ("ro", 0), ("size", BYTES / 512)] {
+        fs::write(about.join(name), format!("{value}\n"))?;
+    }
+    Ok(())
+}
+
 /// Makes the tree.
 pub fn make(root: &Path) -> Result<()> {
     let facts = facts()?;

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ use regex::Regex;
 use crate::scene;
 
 /// Not compared: the kernel's and other people's folders, what servers keep for themselves, logs.
-const LEFT_OUT: [&str; 10] = [
+const LEFT_OUT: [&str; 11] = [
     "/dev",
     "/proc",
     "/run",
@@ -26,6 +26,7 @@ const LEFT_OUT: [&str; 10] = [
     "/var/lib/nginx",
     "/var/log",
     "/etc/pam.d",
+    "/disk/device",
 ];
 
 /// Content that is made of random values alone. It must be there, and not empty.
@@ -50,26 +51,55 @@ fn compile(texts: &[&str]) -> Vec<Regex> {
     texts.iter().map(|text| Regex::new(text).expect("a constant")).collect()
 }
 
+/// Folders that the data disk holds for other places.
+const ON_DISK: [&str; 4] =
+    ["/var/lib/appliance", "/etc/letsencrypt", "/var/lib/redis", "/var/lib/postgresql"];
+
+/// The path that a path of the tree has in the guest: that of a file on the data disk is where the disk is bound.
+fn guest_path(root: &Path, path: &Path) -> String {
+    let own = own_path(root, path);
+    let bound = ON_DISK.iter().find_map(|place| {
+        let kept = format!("/{}/files/state/{}", scene::DISK, place[1..].replace('/', "-"));
+        own.strip_prefix(&kept).map(|rest| format!("{place}{rest}"))
+    });
+    bound.unwrap_or(own)
+}
+
+fn own_path(root: &Path, path: &Path) -> String {
+    format!("/{}", path.strip_prefix(root).unwrap_or(path).display())
+}
+
+/// Where certificates lie in a tree.
+fn certificates(root: &Path) -> PathBuf {
+    let on_disk = root.join(scene::DISK).join("files/state/etc-letsencrypt");
+    if !is_running(root) && on_disk.exists() { on_disk } else { root.join("etc/letsencrypt") }
+}
+
+/// Seen from within, where the files of the data disk are where they are bound.
+fn is_running(root: &Path) -> bool {
+    root == Path::new("/")
+}
+
 /// All lines for a tree, ordered by path.
 pub fn tree(root: &Path) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     let data = scene::facts()?.postgresql.data;
     // A pair that a cut kept from being put in force stays beside the one that is, as every older pair does.
-    let live =
-        fs::read_link(root.join(format!("etc/letsencrypt/live/{}", scene::DOMAIN))).unwrap_or_default();
+    let live = fs::read_link(certificates(root).join("live").join(scene::DOMAIN)).unwrap_or_default();
     let number = live.file_name().unwrap_or_default().to_string_lossy().into_owned();
     walk(root, &mut |path, meta| {
-        let guest = format!("/{}", path.strip_prefix(root).unwrap_or(path).display());
+        let guest = guest_path(root, path);
         if LEFT_OUT.contains(&guest.as_str()) {
             return Ok(false);
         }
-        let mut shown = guest.clone();
+        let mut shown = own_path(root, path);
         if let Some(rest) = guest.strip_prefix(&format!("/etc/letsencrypt/archive/{}/", scene::DOMAIN)) {
-            let (first, rest) = rest.split_once('/').unwrap_or((rest, ""));
+            let (first, _) = rest.split_once('/').unwrap_or((rest, ""));
             if first != number && !first.ends_with(".new") {
                 return Ok(false);
             }
-            shown = format!("/etc/letsencrypt/archive/{}/N/{rest}", scene::DOMAIN);
+            let archive = format!("/archive/{}", scene::DOMAIN);
+            shown = shown.replace(&format!("{archive}/{first}"), &format!("{archive}/N"));
         }
         let content = if meta.is_symlink() {
             let target = fs::read_link(path)?.display().to_string();
@@ -134,7 +164,10 @@ pub fn secrets(root: &Path) -> Result<Vec<String>> {
         Ok(())
     };
     walk(root, &mut |path, meta| {
-        let guest = format!("/{}", path.strip_prefix(root).unwrap_or(path).display());
+        let guest = guest_path(root, path);
+        if is_running(root) && guest == format!("/{}", scene::DISK) {
+            return Ok(false);
+        }
         let is_secret = guest != "/root/owner-password"
             && !guest.starts_with("/etc/letsencrypt")
             && RANDOM_FILES.iter().any(|rule| rule.is_match(&guest));
@@ -143,7 +176,7 @@ pub fn secrets(root: &Path) -> Result<Vec<String>> {
         }
         Ok(!LEFT_OUT.contains(&guest.as_str()) && guest != "/var/lib/postgresql")
     })?;
-    let live = root.join(format!("etc/letsencrypt/live/{}", scene::DOMAIN));
+    let live = certificates(root).join("live").join(scene::DOMAIN);
     if let Ok(target) = fs::read_link(&live) {
         // The link is relative, so it leads there from outside of the tree as well.
         let key = live.parent().unwrap_or(root).join(target).join("privkey.pem");
