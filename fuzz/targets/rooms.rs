@@ -1,6 +1,6 @@
 //! The rooms of first boot that its channels need; nothing else of it is compiled.
 // The rooms have more than is used here.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 #[path = "../../firstboot/src/channels/mod.rs"]
 pub mod channels;
