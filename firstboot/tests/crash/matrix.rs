@@ -3,8 +3,9 @@
 //! `the process`: first boot alone is killed, everything else goes on. `the power, all`: the machine is off, and with it everything
 //! that was not synced. `the power, some`: a part of that.
 //!
-//! Of cuts between which nothing can have changed the first is made: a program's start leaves what the operation before it left, and
-//! so does the end of a program that only looks. `CRASH_MATRIX=step,step` takes these steps alone.
+//! Of cuts between which nothing can have changed the first is made: a program's start leaves what the operation before it left, so
+//! does the end of a program that only looks, a sync is nothing to a process, and what is not synced is nothing to a cut that takes
+//! all of it. `CRASH_MATRIX=step,step` takes these steps alone.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -77,34 +78,39 @@ pub fn run() -> Result<()> {
 
     let mut items = Vec::new();
     for (number, row) in rows.iter().enumerate().filter(|(_, row)| is_wanted(row)) {
-        let changing = (1..).zip(&row.operations).filter(|(_, line)| changes(line));
-        let mut cuts: Vec<u64> = changing.map(|(at, _)| at).collect();
-        if row.first != row.last {
-            // Of the whole, a few over its length: each of its operations is in a row of its own.
-            cuts = cuts.iter().copied().step_by((cuts.len() / SAMPLE).max(1)).collect();
-        }
-        for loss in 0..LOSSES.len() {
-            items.extend(cuts.iter().map(|at| Item { row: number, loss, at: *at }));
+        for (loss, (kind, _)) in LOSSES.iter().enumerate() {
+            let changing = (1..).zip(&row.operations).filter(|(_, operation)| changes(operation, kind));
+            let mut cuts: Vec<u64> = changing.map(|(at, _)| at).collect();
+            if row.first != row.last {
+                // Of the whole, a few over its length: each of its operations is in a row of its own.
+                cuts = cuts.iter().copied().step_by((cuts.len() / SAMPLE).max(1)).collect();
+            }
+            items.extend(cuts.into_iter().map(|at| Item { row: number, loss, at }));
         }
     }
     let failures = Mutex::new(Vec::new());
     let times = Mutex::new(vec![Duration::ZERO; rows.len()]);
-    let next = AtomicUsize::new(0);
+    let (next, missed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let workers = std::thread::available_parallelism().map_or(2, usize::from);
     std::thread::scope(|scope| {
         for worker in 0..workers {
-            let (rows, items, failures, times, next) = (&rows, &items, &failures, &times, &next);
+            let (rows, items, failures, times) = (&rows, &items, &failures, &times);
+            let (next, missed) = (&next, &missed);
             let (programs, tree) = (&programs, folder.join(format!("tree-{worker}")));
             scope.spawn(move || {
                 while let Some(item) = items.get(next.fetch_add(1, Ordering::SeqCst)) {
                     let begun = Instant::now();
                     let row = &rows[item.row];
-                    if let Err(error) = cut(row, item, programs, &tree) {
-                        let loss = LOSSES[item.loss].1;
-                        let failure = format!("step {}, cut {} ({loss}): {error:#}", row.name, item.at);
-                        // At once, for whoever does not want to wait for the others.
-                        eprintln!("{failure}");
-                        failures.lock().expect("no worker panics").push(failure);
+                    match cut(row, item, programs, &tree) {
+                        Ok(true) => {}
+                        Ok(false) => drop(missed.fetch_add(1, Ordering::SeqCst)),
+                        Err(error) => {
+                            let loss = LOSSES[item.loss].1;
+                            let failure = format!("step {}, cut {} ({loss}): {error:#}", row.name, item.at);
+                            // At once, for whoever does not want to wait for the others.
+                            eprintln!("{failure}");
+                            failures.lock().expect("no worker panics").push(failure);
+                        }
                     }
                     times.lock().expect("no worker panics")[item.row] += begun.elapsed();
                 }
@@ -122,8 +128,10 @@ pub fn run() -> Result<()> {
             row.operations.len()
         );
     }
-    println!("{} cuts, {} failures\n", items.len(), failures.len());
+    let missed = missed.into_inner();
+    println!("{} cuts, {} failures; {missed} came too late to cut anything\n", items.len(), failures.len());
     ensure!(!items.is_empty(), "no step is called that");
+    ensure!(missed * 20 <= items.len(), "{missed} of {} cuts came too late to cut anything", items.len());
     if !failures.is_empty() {
         bail!("{} of {} cuts:\n{}", failures.len(), items.len(), failures.join("\n"));
     }
@@ -199,15 +207,15 @@ fn forgetful(whole: &Row, tree: &Path, programs: &Path) -> Result<()> {
         .context("after what first boot remembers was deleted")
 }
 
-/// One cut, and the run after it.
-fn cut(row: &Row, item: &Item, programs: &Path, tree: &Path) -> Result<()> {
+/// One cut, and the run after it. False when the engine was done before.
+fn cut(row: &Row, item: &Item, programs: &Path, tree: &Path) -> Result<bool> {
     copy(&row.before, tree)?;
     let machine = Machine { root: tree, programs };
     let loss = LOSSES[item.loss].0;
     let is_power = loss != "nothing";
     let first = machine.boot(&engine_arguments(row.first, row.last, item.at, loss), !is_power, false)?;
     // Without it a loop that waits for a server had fewer turns this time.
-    let Some(operation) = &first.cut else { return Ok(()) };
+    let Some(operation) = &first.cut else { return Ok(false) };
     let judge = || -> Result<()> {
         let healed: Said = if is_power {
             machine.boot(&engine_arguments(row.first, row.last, 0, loss), false, false)?
@@ -227,16 +235,23 @@ fn cut(row: &Row, item: &Item, programs: &Path, tree: &Path) -> Result<()> {
             Some(other) => bail!("a secret that could be seen before the cut is another one: {other}"),
         }
     };
-    judge().with_context(|| format!("after operation {operation}"))
+    judge().with_context(|| format!("after operation {operation}"))?;
+    Ok(true)
 }
 
-/// Whether an operation can leave something else than what was there.
-fn changes(operation: &str) -> bool {
-    let looks = |line: &str| {
-        let line = line.strip_prefix("ended ").unwrap_or_default();
-        LOOKS.iter().any(|look| line.starts_with(look))
+/// Whether a cut after an operation can leave something else than a cut before it.
+fn changes(operation: &str, loss: &str) -> bool {
+    let begins = |words: &[&str]| words.iter().any(|word| operation.starts_with(word));
+    let looks =
+        operation.strip_prefix("ended ").is_some_and(|line| LOOKS.iter().any(|look| line.starts_with(look)));
+    let is_same = match loss {
+        // What the kernel knows, a sync does not change.
+        "nothing" => begins(&["synced "]),
+        // What no sync follows is taken back.
+        "all" => begins(&["made ", "filled ", "changed ", "renamed ", "removed "]),
+        _ => false,
     };
-    !operation.starts_with("starting ") && !looks(operation)
+    !begins(&["starting "]) && !looks && !is_same
 }
 
 fn engine_arguments(first: usize, last: usize, at: u64, loss: &str) -> Vec<String> {
