@@ -55,8 +55,11 @@ fn observe(context: &Context) -> Result<Observation> {
 fn apply(context: &Context) -> Result<()> {
     let Some(owner) = &context.settings()?.owner else { return Ok(()) };
     match account(context, owner)? {
-        Account::Admin => {}
-        Account::User => make_admin(context, &owner.username)?,
+        Account::Admin => recover_password(context)?,
+        Account::User => {
+            recover_password(context)?;
+            make_admin(context, &owner.username)?;
+        }
         Account::Absent => add(context, owner)?,
     }
     remember(context, owner)
@@ -100,6 +103,18 @@ fn add(context: &Context, owner: &Owner) -> Result<()> {
         bail!("the account `{}` is not complete: {}", owner.username, output.stderr.trim());
     }
     Ok(())
+}
+
+/// A cut may have come between the password's content and the file's name: what is whole gets its name, all else goes.
+fn recover_password(context: &Context) -> Result<()> {
+    let path = context.path(PASSWORD_FILE);
+    let scratch = durable::scratch(&path);
+    let is_whole = fs::read(&scratch).is_ok_and(|content| content.ends_with(b"\n"));
+    if is_whole && !path.exists() {
+        durable::sync_file(&scratch)?;
+        return durable::rename(&scratch, &path);
+    }
+    durable::erase(&scratch)
 }
 
 fn password(said: &str) -> Option<&str> {
