@@ -3,36 +3,37 @@
 //! The account's key is on the disk before its first use, so a cut never makes a second account. Before the authority is asked
 //! to look, the answer to its challenge has been fetched from our own web server: a mistake of ours costs nothing of the
 //! authority's limits. Order and key are on the disk before a signature is asked for, so that a cut or a full disk after it does
-//! not cost another certificate: the next call fetches the one that was signed. The only asynchronous code of the appliance lives here, on one thread, for the time of one order.
+//! not cost another certificate: the next call fetches the one that was signed. The only asynchronous code of the appliance lives
+//! here, on one thread, for the time of one order.
 
-use std::future::Future;
+mod answer;
+mod client;
+mod directory;
+
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use bytes::Bytes;
 use fs_err as fs;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use instant_acme::{
-    Account, AuthorizationStatus, BodyWrapper, BytesResponse, ChallengeType, HttpClient, Identifier, Key,
-    NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, Key, NewOrder, Order,
+    OrderStatus, RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use self::client::{Client, Pause};
 use crate::tls::certificate::Certificate;
 use crate::{durable, http};
+
+pub use answer::{Answer, CHALLENGES};
+pub use directory::{Directory, Window, look, renewal};
 
 /// How long a whole order may take.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -45,9 +46,6 @@ const PATIENCE: RetryPolicy = RetryPolicy::new()
 
 /// How often an order is begun when the authority wants fresher nonces.
 const ATTEMPTS: u32 = 4;
-
-/// Path of a challenge's answer below the webroot; RFC 8555, section 8.3.
-const CHALLENGES: &str = ".well-known/acme-challenge";
 
 /// The order that is being signed, in the folder of account keys.
 const PENDING: &str = "order.json";
@@ -82,6 +80,9 @@ pub struct Request<'a> {
     pub webroot: &'a Path,
     /// Our own web server's port 80.
     pub server: SocketAddr,
+    /// The certificate that this one takes the place of, by its [`renewal_id`](Certificate::renewal_id); only for an authority that
+    /// gives renewal information.
+    pub replaces: Option<&'a str>,
 }
 
 /// A signed certificate.
@@ -94,20 +95,31 @@ pub struct Issued {
 }
 
 /// Why an order came to nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Failure {
     /// The cause, in the authority's own words when it has spoken.
     pub text: String,
     /// The authority refused or has been asked to look, which counts against its limits; else it was never asked.
     pub is_refusal: bool,
+    /// The last word of the authority's type of refusal, such as `rateLimited`.
+    pub kind: Option<String>,
     /// How long the authority wants to be left alone.
     pub retry_after: Option<Duration>,
+    /// Our own clock is in the way.
+    pub is_clock: bool,
+}
+
+impl Failure {
+    /// An error that the authority has not counted.
+    fn of(error: &anyhow::Error) -> Failure {
+        Failure { text: format!("{error:#}"), ..Failure::default() }
+    }
 }
 
 /// What is learnt on the way, for the case that it ends early.
 #[derive(Debug, Default)]
 struct Progress {
-    retry_after: Mutex<Option<Duration>>,
+    pause: Pause,
     was_looked_at: AtomicBool,
 }
 
@@ -121,59 +133,68 @@ impl Progress {
 /// Orders a certificate, or fetches the one of an order that a cut has left behind. Agreement to the authority's terms is the
 /// caller's to have. The order is remembered until [`forget`].
 pub fn order(request: &Request<'_>) -> Result<Issued, Failure> {
-    let progress = Arc::new(Progress::default());
+    let progress = Progress::default();
     run(request, &progress).map_err(|error| {
-        let refusal = error.chain().find_map(|cause| match cause.downcast_ref() {
-            Some(instant_acme::Error::Api(problem)) => Some(problem),
-            _ => None,
-        });
+        let refusal = problem(&error);
         Failure {
             text: refusal.map_or_else(|| format!("{error:#}"), said),
             is_refusal: refusal.is_some() || progress.was_looked_at.load(Ordering::SeqCst),
-            retry_after: *progress.retry_after.lock().unwrap_or_else(PoisonError::into_inner),
+            kind: refusal.and_then(kind).map(str::to_owned),
+            retry_after: progress.pause.get(),
+            is_clock: false,
         }
     })
 }
 
+/// Whether an order for this name from this directory was about to be signed and is remembered.
+pub fn is_pending(accounts: &Path, directory: &str, domain: &str) -> bool {
+    remembered(accounts).is_some_and(|pending| pending.directory == directory && pending.domain == domain)
+}
+
+fn remembered(accounts: &Path) -> Option<Pending> {
+    let text = fs::read(accounts.join(PENDING)).ok()?;
+    serde_json::from_slice(&text).ok().filter(|pending: &Pending| pending.schema == 1)
+}
+
 /// Forgets the order that was signed last: its certificate is where it belongs.
 pub fn forget(accounts: &Path) -> Result<()> {
-    let path = accounts.join(PENDING);
-    if path.symlink_metadata().is_ok() {
-        fs::remove_file(&path)?;
-        durable::sync_folder(accounts)?;
-    }
-    Ok(())
+    durable::remove(&accounts.join(PENDING))
+}
+
+/// The authority's refusal in a chain of causes.
+fn problem(error: &anyhow::Error) -> Option<&instant_acme::Problem> {
+    error.chain().find_map(|cause| match cause.downcast_ref() {
+        Some(instant_acme::Error::Api(problem)) => Some(problem),
+        _ => None,
+    })
+}
+
+/// The last word of a refusal's type, such as `rateLimited`.
+fn kind(problem: &instant_acme::Problem) -> Option<&str> {
+    problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next())
 }
 
 /// The authority's own sentence and the last word of its type, such as `rateLimited`.
 fn said(problem: &instant_acme::Problem) -> String {
-    let kind = problem.r#type.as_deref().and_then(|kind| kind.rsplit(':').next()).unwrap_or("no type given");
+    let kind = kind(problem).unwrap_or("no type given");
     let detail = problem.detail.as_deref().unwrap_or("no detail given");
     let parts = problem.subproblems.iter().filter_map(|part| part.detail.as_deref());
     let details = std::iter::once(detail).chain(parts).collect::<Vec<_>>().join("; ");
     format!("the certificate authority says: {details} ({kind})")
 }
 
-fn run(request: &Request<'_>, progress: &Arc<Progress>) -> Result<Issued> {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the client")?;
+fn run(request: &Request<'_>, progress: &Progress) -> Result<Issued> {
     let attempts = async {
         let mut left = ATTEMPTS;
         loop {
             left -= 1;
-            let client = Client { inner: client(request.ca)?, progress: progress.clone() };
-            match exchange(request, client, progress).await {
+            match exchange(request, Client::new(request.ca, &progress.pause)?, progress).await {
                 Err(error) if left > 0 && is_bad_nonce(&error) => {}
                 result => return result,
             }
         }
     };
-    let issued = runtime.block_on(async {
-        match tokio::time::timeout(LIMIT, attempts).await {
-            Ok(result) => result,
-            Err(_) => bail!("`{}` did not finish the order in {} s", request.directory, LIMIT.as_secs()),
-        }
-    })?;
+    let issued = client::block(LIMIT, request.directory, attempts)?;
     let certificate =
         Certificate::from_chain(&issued.chain).context("reading the certificate that was signed")?;
     if !certificate.is_for(request.domain) || !certificate.belongs_to(&issued.key) {
@@ -186,12 +207,7 @@ fn run(request: &Request<'_>, progress: &Arc<Progress>) -> Result<Issued> {
 /// Whether the authority wanted a fresher nonce than the client found in its own few attempts: no refusal, so it is tried again. The
 /// account is found again, and so is an order that was about to be signed; one that was not costs no certificate.
 fn is_bad_nonce(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| match cause.downcast_ref() {
-        Some(instant_acme::Error::Api(problem)) => {
-            problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(":badNonce"))
-        }
-        _ => false,
-    })
+    problem(error).and_then(kind) == Some("badNonce")
 }
 
 async fn exchange(request: &Request<'_>, client: Client, progress: &Progress) -> Result<Issued> {
@@ -215,7 +231,19 @@ async fn exchange(request: &Request<'_>, client: Client, progress: &Progress) ->
 /// A new order, ready to be signed and remembered on the disk.
 async fn placed(request: &Request<'_>, account: &Account, progress: &Progress) -> Result<(Order, KeyPair)> {
     let names = [Identifier::Dns(request.domain.to_owned())];
-    let mut order = account.new_order(&NewOrder::new(&names)).await.context("placing an order")?;
+    let wanted = NewOrder::new(&names);
+    let mut order = match replaces(request) {
+        // It may have been renewed already, or by another account: then it is an order like any other.
+        Some(id) => match account.new_order(&NewOrder::new(&names).replaces(id)).await {
+            Err(instant_acme::Error::Api(problem)) if is_about_limits(&problem) => {
+                Err(instant_acme::Error::Api(problem))
+            }
+            Err(_) => account.new_order(&wanted).await,
+            Ok(order) => Ok(order),
+        },
+        None => account.new_order(&wanted).await,
+    }
+    .context("placing an order")?;
     // Held until the order is ready, so that the answers lie there as long as anybody may look.
     let _answers = answer(request, &mut order, progress).await?;
     match order.poll_ready(&PATIENCE).await {
@@ -240,12 +268,21 @@ async fn placed(request: &Request<'_>, account: &Account, progress: &Progress) -
     Ok((order, key))
 }
 
+fn replaces<'a>(request: &Request<'a>) -> Option<CertificateIdentifier<'a>> {
+    let (authority, serial) = request.replaces?.split_once('.')?;
+    Some(CertificateIdentifier { authority_key_identifier: authority.into(), serial: serial.into() })
+}
+
+/// Whether another try at once would only make it worse.
+fn is_about_limits(problem: &instant_acme::Problem) -> bool {
+    matches!(kind(problem), Some("rateLimited" | "badNonce"))
+        || problem.status.is_some_and(|status| status >= 500)
+}
+
 /// The order that a cut has left behind; `None` when there is none, or none that still leads to a certificate.
 async fn resumed(request: &Request<'_>, account: &Account) -> Result<Option<(Order, KeyPair)>> {
-    let Ok(text) = fs::read(request.accounts.join(PENDING)) else { return Ok(None) };
-    let pending = serde_json::from_slice(&text).ok().filter(|pending: &Pending| {
-        pending.schema == 1 && pending.directory == request.directory && pending.domain == request.domain
-    });
+    let pending = remembered(request.accounts)
+        .filter(|pending| pending.directory == request.directory && pending.domain == request.domain);
     let key = pending.as_ref().and_then(|pending| KeyPair::from_pem(&pending.key).ok());
     if let (Some(pending), Some(key)) = (pending, key) {
         match account.order(pending.order).await {
@@ -347,91 +384,9 @@ async fn refusal(order: &mut Order) -> Result<()> {
     Ok(())
 }
 
-/// A file in the webroot that goes with its owner.
-struct Answer {
-    path: PathBuf,
-}
-
-impl Answer {
-    fn put(webroot: &Path, token: &str, content: &str) -> Result<Self> {
-        // The token becomes a file name and comes from another machine; RFC 8555 allows these characters alone.
-        if token.is_empty()
-            || !token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-        {
-            bail!("the authority sent a malformed token");
-        }
-        let path = webroot.join(CHALLENGES).join(token);
-        durable::write(&path, content.as_bytes(), 0o644, None)?;
-        Ok(Answer { path })
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        // A left-over answer harms nobody: it is worth nothing without our account's key.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-type HyperClient = hyper_util::client::legacy::Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>;
-
-fn client(ca: Option<&str>) -> Result<HyperClient> {
-    // Only the first call in a process decides, and every call decides the same.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = match ca {
-        None => HttpsConnectorBuilder::new()
-            .try_with_platform_verifier()
-            .context("reading this machine's trusted authorities")?,
-        Some(pem) => {
-            let mut roots = rustls::RootCertStore::empty();
-            for anchor in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                roots.add(anchor.context("reading `acme.ca`")?).context("taking `acme.ca`")?;
-            }
-            let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-            HttpsConnectorBuilder::new().with_tls_config(config)
-        }
-    };
-    let connector = builder.https_only().enable_http1().build();
-    Ok(hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector))
-}
-
-/// The HTTP client of an order; it keeps the last `Retry-After` that came with a refusal.
-struct Client {
-    inner: HyperClient,
-    progress: Arc<Progress>,
-}
-
-type Response = Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::Error>> + Send>>;
-
-impl HttpClient for Client {
-    fn request(&self, request: ::http::Request<BodyWrapper<Bytes>>) -> Response {
-        let response = HttpClient::request(&self.inner, request);
-        let progress = self.progress.clone();
-        Box::pin(async move {
-            let response = response.await?;
-            if !response.parts.status.is_success() {
-                let header = response.parts.headers.get(::http::header::RETRY_AFTER);
-                let wait = header.and_then(|value| wait(value.to_str().ok()?, SystemTime::now()));
-                *progress.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = wait;
-            }
-            Ok(response)
-        })
-    }
-}
-
-/// `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
-fn wait(value: &str, now: SystemTime) -> Option<Duration> {
-    match value.trim().parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).ok(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, SystemTime};
-
-    use super::{Answer, said, wait};
+    use super::said;
 
     #[test]
     fn the_authoritys_sentence_is_kept() {
@@ -444,32 +399,5 @@ mod tests {
         );
         let empty = serde_json::from_str("{}").unwrap();
         assert_eq!(said(&empty), "the certificate authority says: no detail given (no type given)");
-    }
-
-    #[test]
-    fn both_forms_of_retry_after_are_read() {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 60);
-        for (value, expected) in [
-            ("120", Some(120)),
-            (" 5 ", Some(5)),
-            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(60)),
-            ("Sun, 06 Nov 1993 08:49:37 GMT", None),
-            ("soon", None),
-        ] {
-            assert_eq!(wait(value, now), expected.map(Duration::from_secs), "{value}");
-        }
-    }
-
-    #[test]
-    fn a_token_never_leaves_the_webroot() {
-        let folder = tempfile::tempdir().unwrap();
-        for token in ["", "../x", "a/b", "a.b"] {
-            assert!(Answer::put(folder.path(), token, "x").is_err(), "{token:?}");
-        }
-        let answer = Answer::put(folder.path(), "aB-_9", "x").unwrap();
-        let path = answer.path.clone();
-        assert!(path.is_file());
-        drop(answer);
-        assert!(!path.exists());
     }
 }

@@ -274,3 +274,12 @@ mod tests {
         assert_eq!(fs_err::read_dir(&path).unwrap().count(), 0);
     }
 }
+
+/// Removes a file or link and makes that durable; nothing happens when there is none.
+pub fn remove(path: &Path) -> Result<()> {
+    if path.symlink_metadata().is_ok() {
+        fs::remove_file(path)?;
+        sync_folder(path.parent().unwrap_or(Path::new("/")))?;
+    }
+    Ok(())
+}

@@ -33,6 +33,8 @@ pub mod daemon;
 #[cfg(feature = "appliance")]
 pub mod diagnosis;
 #[cfg(feature = "appliance")]
+pub mod dns;
+#[cfg(feature = "appliance")]
 pub mod durable;
 #[cfg(feature = "appliance")]
 pub mod engine;

@@ -3,6 +3,7 @@
 //!
 //! | Module | What it gives |
 //! | --- | --- |
+//! | [`acme_stub`] | a certificate authority that refuses by script |
 //! | [`config_volume`], [`ovf_environment`] | a disk with a configuration; a disc with the properties of an OVA |
 //! | [`foreground`] | a program at a terminal |
 //! | [`image`] | the disks that a build gave |
@@ -19,6 +20,7 @@
 //!
 //! Everything that outlives a function call (namespaces, processes, folders) is owned by a value that undoes it when dropped.
 
+pub mod acme_stub;
 pub mod client;
 pub mod config_volume;
 mod exec;

@@ -100,6 +100,19 @@ pub(super) fn contradiction(settings: &Settings) -> Option<(&'static str, String
             "no certificate can be ordered without agreement to the terms: write true, or `[tls] mode = \"selfsigned\"`",
         );
     }
+    let tls = &settings.tls;
+    if tls.certificate.is_some() != tls.key.is_some() {
+        return found("tls.certificate", "`certificate` and `key` go together: give both or neither");
+    }
+    if tls.certificate.is_some() && tls.mode != TlsMode::Manual {
+        return found(
+            "tls.certificate",
+            "a certificate was given, but `mode` is not \"manual\": change one of them",
+        );
+    }
+    if !tls.proxies.is_empty() && tls.mode != TlsMode::Offload {
+        return found("tls.proxies", "proxies go with `mode = \"offload\"` only: change one of them");
+    }
     if let Some(mail) = &settings.mail
         && mail.login.is_some() != mail.password.is_some()
     {

@@ -12,6 +12,7 @@ mod network;
 pub mod schema;
 mod secret;
 mod services;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +24,8 @@ pub use error::SettingsError;
 pub use names::{Domain, HostName};
 pub use network::{Interface, Ipv4, Ipv4Method, Ipv6, Ipv6Method, Network};
 pub use secret::Secret;
-pub use services::{Acme, Directory, Listen, Mail, Owner, Ssh, Tls, TlsMode, Verify, Web, is_username};
+pub use services::{Acme, Directory, Listen, Mail, Owner, Ssh, Verify, Web, is_username};
+pub use tls::{Prefix, Preflight, Tls, TlsMode};
 
 /// Everything that an operator can say.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -41,6 +41,8 @@ pub enum Kind {
     Password(u16),
     /// A PEM text, whose line breaks may have become spaces or `\n`.
     Pem(u16),
+    /// The same, never shown.
+    SecretPem(u16),
     /// One of these words.
     Choice(&'static [&'static str]),
     /// `true` or `false`.
@@ -61,7 +63,7 @@ impl Field {
 
     /// Whether its value may not be shown.
     pub fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Password(_) | Kind::Pairs(_))
+        matches!(self.kind, Kind::Password(_) | Kind::SecretPem(_) | Kind::Pairs(_))
     }
 
     /// The value in a text; `None` when the text says nothing.
@@ -81,7 +83,7 @@ impl Field {
         Ok(match self.kind {
             Kind::Text(_) | Kind::Choice(_) => Value::String(text.trim().to_owned()),
             Kind::Password(_) => Value::String(text.to_owned()),
-            Kind::Pem(_) => Value::String(pem(text)),
+            Kind::Pem(_) | Kind::SecretPem(_) => Value::String(pem(text)),
             // vSphere writes `True` and `False`.
             Kind::Flag => match text.trim().to_ascii_lowercase().as_str() {
                 "true" => Value::Boolean(true),
@@ -185,17 +187,19 @@ fn parts(text: &str, separator: char) -> impl Iterator<Item = &str> {
     text.split(separator).map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// Certificates with their line breaks again; text that is none stays as it is, for the reader to refuse.
+/// PEM blocks with their line breaks again; text that is none stays as it is, for the reader to refuse.
 fn pem(text: &str) -> String {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    const END: &str = "-----END CERTIFICATE-----";
+    const DASHES: &str = "-----";
     let mut lines = Vec::new();
     let mut rest = text;
-    while let Some((_, after)) = rest.split_once(BEGIN) {
-        let Some((body, after)) = after.split_once(END) else { return text.to_owned() };
-        lines.push(BEGIN.to_owned());
+    while let Some((_, after)) = rest.split_once("-----BEGIN ") {
+        let Some((label, after)) = after.split_once(DASHES) else { return text.to_owned() };
+        let Some((body, after)) = after.split_once(&format!("-----END {label}-----")) else {
+            return text.to_owned();
+        };
+        lines.push(format!("-----BEGIN {label}-----"));
         lines.extend(body.replace("\\n", " ").split_whitespace().map(str::to_owned));
-        lines.push(END.to_owned());
+        lines.push(format!("-----END {label}-----"));
         rest = after;
     }
     if lines.is_empty() { text.to_owned() } else { format!("{}\n", lines.join("\n")) }

@@ -1,4 +1,4 @@
-//! `[web]`, `[tls]`, `[acme]`, `[mail]`, `[owner]`, `[ssh]`: what the machine serves and to whom.
+//! `[web]`, `[acme]`, `[mail]`, `[owner]`, `[ssh]`: what the machine serves and to whom.
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,25 +27,6 @@ pub enum Listen {
     Dual,
     /// IPv4 alone.
     Ipv4,
-}
-
-/// The certificate.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
-pub struct Tls {
-    /// Where it comes from.
-    pub mode: TlsMode,
-}
-
-/// Where the certificate comes from.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TlsMode {
-    /// A certificate authority that speaks ACME; a self-signed certificate serves until it has answered.
-    #[default]
-    Acme,
-    /// The machine itself, for good.
-    Selfsigned,
 }
 
 /// The certificate authority.
@@ -90,6 +71,14 @@ impl Directory {
             Directory::Production => "https://acme-v02.api.letsencrypt.org/directory",
             Directory::Staging => "https://acme-staging-v02.api.letsencrypt.org/directory",
             Directory::Url(url) => url,
+        }
+    }
+
+    /// The directory where an order is rehearsed first, without touching the real one's limits.
+    pub fn rehearsal(&self) -> Option<&str> {
+        match self {
+            Directory::Production => Some(Directory::Staging.url()),
+            Directory::Staging | Directory::Url(_) => None,
         }
     }
 }

@@ -14,11 +14,11 @@ use crate::context::Context;
 use crate::engine::{Needs, Observation, Step};
 use crate::exec::Run;
 use crate::facts::ImageFacts;
-use crate::settings::{Domain, Listen};
+use crate::settings::{Listen, Settings, TlsMode};
 use crate::steps::storage::guard;
 use crate::tls::certificate::now;
 use crate::tls::{probe, selfsigned, store};
-use crate::{durable, systemd};
+use crate::{durable, http, stamp, systemd};
 
 /// The step.
 pub const STEP: Step = Step {
@@ -33,6 +33,13 @@ pub const STEP: Step = Step {
 pub const WEBROOT: &str = "/var/lib/letsencrypt/webroot";
 
 const TEMPLATE: &str = include_str!("../../templates/mstdn.conf");
+/// Port 80 when port 443 serves the instance.
+const REDIRECT: &str = include_str!("../../templates/mstdn-redirect.conf");
+/// Whom to believe when port 80 serves the instance.
+const OFFLOAD: &str = include_str!("../../templates/mstdn-offload.conf");
+
+/// The site that nginx has taken last, where no certificate shows it.
+const STAMP: &str = "nginx";
 
 /// In seconds.
 const DAY: i64 = 24 * 3600;
@@ -44,17 +51,28 @@ fn observe(context: &Context) -> Result<Observation> {
     let settings = context.settings()?;
     let unit = &context.facts.nginx.unit;
     let todo = |text: String| Ok(Observation::Todo(text));
+    let is_offloaded = settings.tls.mode == TlsMode::Offload;
     let pair = match usable_pair(context) {
-        Ok(pair) => pair,
+        _ if is_offloaded => None,
+        Ok(pair) => Some(pair),
         Err(error) => return todo(format!("{error:#}")),
     };
-    let wanted = render(&context.facts, &settings.domain, settings.web.listen, speaks_tls13()?);
+    let wanted = render(&context.facts, settings, speaks_tls13()?);
     if !fs::read(context.path(&context.facts.nginx.site)).is_ok_and(|found| found == wanted.as_bytes()) {
         return todo(format!("`{}` differs from the settings", context.facts.nginx.site));
     }
     if !guard::is_enabled(context, unit) || !systemd::is_active(unit) {
         return todo(format!("unit `{unit}` is not enabled and running"));
     }
+    let Some(pair) = pair else {
+        if !stamp::holds(context, STAMP, wanted.as_bytes()) {
+            return todo("nginx has not taken the site yet".to_owned());
+        }
+        return match answers(settings) {
+            Ok(()) => Ok(Observation::Done),
+            Err(error) => todo(format!("{error:#}")),
+        };
+    };
     match probe::served(loopback(settings.web.listen, 443), settings.domain.as_str()) {
         Ok(leaf) if leaf == pair.certificate.der => Ok(Observation::Done),
         Ok(_) => todo("nginx serves another certificate than the one in force".to_owned()),
@@ -65,13 +83,39 @@ fn observe(context: &Context) -> Result<Observation> {
 fn apply(context: &Context) -> Result<()> {
     let settings = context.settings()?;
     let unit = &context.facts.nginx.unit;
-    if usable_pair(context).is_err() {
+    let is_offloaded = settings.tls.mode == TlsMode::Offload;
+    if !is_offloaded && usable_pair(context).is_err() {
         install_self_signed(context)?;
     }
     durable::folder(&context.path(WEBROOT))?;
-    put_site(context, &render(&context.facts, &settings.domain, settings.web.listen, speaks_tls13()?))?;
+    let site = render(&context.facts, settings, speaks_tls13()?);
+    put_site(context, &site)?;
     guard::enable(context, unit)?;
-    take(context)
+    if is_offloaded { take_site(context, &site) } else { take(context) }
+}
+
+/// Lets nginx take a site without a certificate, and waits until it answers.
+fn take_site(context: &Context, site: &str) -> Result<()> {
+    let unit = &context.facts.nginx.unit;
+    start_or_reload(unit)?;
+    let start = Instant::now();
+    while let Err(error) = answers(context.settings()?) {
+        if start.elapsed() > START {
+            bail!("nginx runs, but {error:#}; `journalctl --unit {unit}` shows its last lines");
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    stamp::put(context, STAMP, site.as_bytes())
+}
+
+/// Whether nginx answers on port 80 at all; whether the instance behind it is well is for the step `units` to see.
+fn answers(settings: &Settings) -> Result<()> {
+    let address = loopback(settings.web.listen, 80);
+    http::get(address, settings.domain.as_str(), "/", Duration::from_secs(10)).map(drop)
+}
+
+fn start_or_reload(unit: &str) -> Result<()> {
+    if systemd::is_active(unit) { systemd::reload(unit) } else { systemd::start(unit) }
 }
 
 /// Makes a certificate of our own and puts it in force.
@@ -86,11 +130,7 @@ pub fn install_self_signed(context: &Context) -> Result<()> {
 pub fn take(context: &Context) -> Result<()> {
     let settings = context.settings()?;
     let unit = &context.facts.nginx.unit;
-    if systemd::is_active(unit) {
-        systemd::reload(unit)?;
-    } else {
-        systemd::start(unit)?;
-    }
+    start_or_reload(unit)?;
     let wanted = store::load(context, settings.domain.as_str())?.certificate.der;
     let start = Instant::now();
     loop {
@@ -181,8 +221,8 @@ fn is_tls13_known(said: &str) -> bool {
         && version("OpenSSL ").is_some_and(|version| version >= vec![1, 1, 1])
 }
 
-fn render(facts: &ImageFacts, domain: &Domain, listen: Listen, tls13: bool) -> String {
-    let domain = domain.as_str();
+fn render(facts: &ImageFacts, settings: &Settings, tls13: bool) -> String {
+    let (domain, listen) = (settings.domain.as_str(), settings.web.listen);
     let protocols = if tls13 { "TLSv1.2 TLSv1.3" } else { "TLSv1.2" };
     // The protocol of a socket is settled before the name is known, so the default server needs the same lines.
     let tls = [
@@ -192,21 +232,57 @@ fn render(facts: &ImageFacts, domain: &Domain, listen: Listen, tls13: bool) -> S
         "ssl_session_cache shared:SSL:10m;".to_owned(),
         format!("ssl_certificate {};", store::chain_path(domain)),
         format!("ssl_certificate_key {};", store::key_path(domain)),
-    ];
+    ]
+    .join("\n    ");
     // nginx's table of names has rows of 64 bytes unless told otherwise.
     let hash = if domain.len() > 40 { "server_names_hash_bucket_size 512;\n" } else { "" };
     let public = format!("{}/public", facts.application.root);
-    TEMPLATE
-        .replace("{{hash}}", hash)
+    let text = if settings.tls.mode == TlsMode::Offload {
+        let trust = |prefix| format!("{prefix} 1;");
+        let balancers: Vec<String> = settings.tls.proxies.iter().map(trust).collect();
+        TEMPLATE
+            .replace("{{front}}", OFFLOAD)
+            .replace("{{anybody}}", if balancers.is_empty() { "1" } else { "0" })
+            .replace("{{balancers}}", &balancers.join("\n    "))
+            .replace("{{https-default}}", "")
+            .replace("{{tls-default}}", "")
+            .replace("{{others}}", HEALTH)
+            .replace("{{https}}", &listens(listen, 80, "", false))
+            .replace("{{tls}}", ONLY_HTTPS)
+            .replace("{{scheme}}", "$visitors_scheme")
+    } else {
+        TEMPLATE
+            .replace("{{front}}", REDIRECT)
+            .replace("{{https-default}}", &listens(listen, 443, " ssl http2 default_server", true))
+            .replace("{{tls-default}}", &tls)
+            .replace("{{others}}", "return 444;")
+            .replace("{{https}}", &listens(listen, 443, " ssl http2", false))
+            .replace("{{tls}}", &tls)
+            .replace("{{scheme}}", "https")
+    };
+    text.replace("{{hash}}", hash)
         .replace("{{http-default}}", &listens(listen, 80, " default_server", true))
-        .replace("{{https-default}}", &listens(listen, 443, " ssl http2 default_server", true))
         .replace("{{http}}", &listens(listen, 80, "", false))
-        .replace("{{https}}", &listens(listen, 443, " ssl http2", false))
-        .replace("{{tls}}", &tls.join("\n    "))
         .replace("{{webroot}}", WEBROOT)
         .replace("{{public}}", &public)
         .replace("{{domain}}", domain)
 }
+
+/// Behind a load balancer, which asks by address whether the instance is well.
+const HEALTH: &str = "location = /health {
+        proxy_set_header Host {{domain}};
+        proxy_set_header X-Forwarded-Proto https;
+        proxy_pass http://127.0.0.1:3000/api/v1/instance;
+    }
+
+    location / {
+        return 444;
+    }";
+
+/// Behind a load balancer, for visitors who came to it without HTTPS.
+const ONLY_HTTPS: &str = "if ($visitors_scheme != https) {
+        return 301 https://$host$request_uri;
+    }";
 
 /// The `listen` lines of a server. Options of the socket may be said once only, so the default server says them.
 fn listens(listen: Listen, port: u16, words: &str, is_default: bool) -> String {
@@ -224,29 +300,50 @@ fn listens(listen: Listen, port: u16, words: &str, is_default: bool) -> String {
 mod tests {
     use super::{is_tls13_known, render};
     use crate::context::tests::scratch_context;
-    use crate::settings::{Domain, Listen};
+    use crate::settings::Settings;
 
-    fn rendered(domain: &str, listen: Listen) -> String {
+    fn rendered(domain: &str, listen: &str) -> String {
+        rendered_with(domain, &format!("[web]\nlisten = \"{listen}\"\n"))
+    }
+
+    fn rendered_with(domain: &str, rest: &str) -> String {
         let (_guard, context) = scratch_context();
-        let domain: Domain = domain.parse().unwrap();
-        let text = render(&context.facts, &domain, listen, true);
+        let settings =
+            Settings::parse("test", &format!("schema = 1\ndomain = \"{domain}\"\nhostname = \"a\"\n{rest}"));
+        let text = render(&context.facts, &settings.unwrap(), true);
         assert!(!text.contains("{{") && !text.contains("}}"), "{text}");
         text
+    }
+
+    #[test]
+    fn behind_a_load_balancer_port_80_is_the_instance() {
+        let anybody = rendered_with("v6don.example.net", "[tls]\nmode = \"offload\"\n");
+        let some = "[tls]\nmode = \"offload\"\nproxies = [\"10.0.0.0/8\", \"2001:db8::/32\"]\n";
+        let some = rendered_with("v6don.example.net", some);
+        for text in [&anybody, &some] {
+            assert!(!text.contains("443") && !text.contains("ssl"), "{text}");
+            assert_eq!(text.matches("X-Forwarded-Proto $visitors_scheme;").count(), 2);
+            assert_eq!(text.matches("listen [::]:80").count(), 2);
+        }
+        assert!(
+            anybody.contains("default 1;")
+                && some.contains("default 0;\n    10.0.0.0/8 1;\n    2001:db8::/32 1;")
+        );
     }
 
     #[test]
     fn the_families_are_those_of_the_settings() {
         for (listen, expected) in [
             (
-                Listen::Ipv6,
+                "ipv6",
                 "listen [::]:80 default_server ipv6only=on;|listen [::]:443 ssl http2 default_server ipv6only=on;|listen [::]:80;|listen [::]:443 ssl http2;",
             ),
             (
-                Listen::Ipv4,
+                "ipv4",
                 "listen 80 default_server;|listen 443 ssl http2 default_server;|listen 80;|listen 443 ssl http2;",
             ),
             (
-                Listen::Dual,
+                "dual",
                 "listen 80 default_server;|listen [::]:80 default_server ipv6only=on;|listen 443 ssl http2 default_server;|listen [::]:443 ssl http2 default_server ipv6only=on;|listen 80;|listen [::]:80;|listen 443 ssl http2;|listen [::]:443 ssl http2;",
             ),
         ] {
@@ -259,7 +356,7 @@ mod tests {
 
     #[test]
     fn the_site_is_the_articles() {
-        let text = rendered("v6don.example.net", Listen::Ipv6);
+        let text = rendered("v6don.example.net", "ipv6");
         for line in [
             "server_name v6don.example.net;",
             "root /home/mastodon/live/public;",
@@ -272,7 +369,7 @@ mod tests {
             assert!(text.lines().any(|found| found.trim() == line), "{line}");
         }
         assert_eq!(text.matches("Strict-Transport-Security").count(), 3);
-        let long = rendered(&format!("{}.example.net", "a".repeat(60)), Listen::Ipv6);
+        let long = rendered(&format!("{}.example.net", "a".repeat(60)), "ipv6");
         assert!(long.contains("server_names_hash_bucket_size 512;") && !text.contains("hash_bucket"));
     }
 

@@ -3,10 +3,16 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
-use rcgen::PublicKeyData as _;
-use x509_parser::extensions::GeneralName;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use x509_parser::extensions::{GeneralName, ParsedExtension};
 
-/// The first certificate of a chain.
+/// More than any chain has.
+const MOST_CERTIFICATES: usize = 16;
+
+/// One certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     /// Its bytes.
@@ -21,7 +27,12 @@ pub struct Certificate {
     pub not_before: i64,
     /// Last second of validity.
     pub not_after: i64,
+    /// Its name in requests for renewal information (RFC 9773, section 4.1): its issuer's key and its serial number, each in
+    /// base64url, with a dot between. `None` when it does not name its issuer's key.
+    pub renewal_id: Option<String>,
     key: Vec<u8>,
+    subject: Vec<u8>,
+    signer: Vec<u8>,
 }
 
 impl Certificate {
@@ -29,8 +40,30 @@ impl Certificate {
     pub fn from_chain(pem: &str) -> Result<Self> {
         let (_, block) =
             x509_parser::pem::parse_x509_pem(pem.as_bytes()).context("reading the chain as PEM")?;
-        let (_, parsed) =
-            x509_parser::parse_x509_certificate(&block.contents).context("reading the certificate")?;
+        Certificate::from_der(block.contents)
+    }
+
+    /// Reads every certificate of a PEM chain, in its order.
+    pub fn all_of_chain(pem: &str) -> Result<Vec<Self>> {
+        let blocks = x509_parser::pem::Pem::iter_from_buffer(pem.as_bytes());
+        let mut certificates = Vec::new();
+        for block in blocks.take(MOST_CERTIFICATES) {
+            let block = block.context("reading the chain as PEM")?;
+            if block.label == "CERTIFICATE" {
+                certificates.push(Certificate::from_der(block.contents)?);
+            }
+        }
+        Ok(certificates)
+    }
+
+    fn from_der(der: Vec<u8>) -> Result<Self> {
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).context("reading the certificate")?;
+        let issuers_key = parsed.iter_extensions().find_map(|extension| match extension.parsed_extension() {
+            ParsedExtension::AuthorityKeyIdentifier(found) => found.key_identifier.as_ref(),
+            _ => None,
+        });
+        let base64 = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let renewal_id = issuers_key.map(|key| format!("{}.{}", base64(key.0), base64(parsed.raw_serial())));
         let names = parsed.subject_alternative_name().context("reading the certificate's names")?;
         let names = names.map(|extension| extension.value.general_names.clone()).unwrap_or_default();
         Ok(Certificate {
@@ -45,19 +78,36 @@ impl Certificate {
             is_self_signed: parsed.issuer().as_raw() == parsed.subject().as_raw(),
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
+            renewal_id,
             key: parsed.public_key().raw.to_vec(),
-            der: block.contents,
+            subject: parsed.subject().as_raw().to_vec(),
+            signer: parsed.issuer().as_raw().to_vec(),
+            der,
         })
     }
 
-    /// Whether it is for this name. Wildcards do not occur: nobody here orders one.
-    pub fn is_for(&self, domain: &str) -> bool {
-        self.names.iter().any(|name| name.eq_ignore_ascii_case(domain))
+    /// Whether the other one is named as its issuer.
+    pub fn is_issued_by(&self, other: &Certificate) -> bool {
+        self.signer == other.subject
     }
 
-    /// Whether a private key (PEM) belongs to it.
+    /// Whether it is for this name. A wildcard stands for one part; nobody here orders one, but an operator may bring it.
+    pub fn is_for(&self, domain: &str) -> bool {
+        let parent = domain.split_once('.').map(|(_, parent)| parent);
+        self.names.iter().any(|name| {
+            name.eq_ignore_ascii_case(domain)
+                || name
+                    .strip_prefix("*.")
+                    .zip(parent)
+                    .is_some_and(|(name, parent)| name.eq_ignore_ascii_case(parent))
+        })
+    }
+
+    /// Whether a private key (PEM; PKCS #8, PKCS #1 or SEC 1) belongs to it.
     pub fn belongs_to(&self, key: &str) -> bool {
-        rcgen::KeyPair::from_pem(key).is_ok_and(|pair| pair.subject_public_key_info() == self.key)
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).ok();
+        let key = key.and_then(|key| rustls::crypto::ring::sign::any_supported_type(&key).ok());
+        key.is_some_and(|key| key.public_key().is_some_and(|public| public.as_ref() == self.key))
     }
 
     /// Whether it is valid at a time.

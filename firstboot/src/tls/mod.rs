@@ -3,6 +3,7 @@
 //! Nothing here orders a certificate; that is [`crate::acme`].
 
 pub mod certificate;
+pub mod moment;
 pub mod probe;
 pub mod selfsigned;
 pub mod store;

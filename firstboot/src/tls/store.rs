@@ -18,12 +18,15 @@ pub const ROOT: &str = "/etc/letsencrypt";
 /// What `source` says in the folder of a certificate of our own.
 pub const SELF_SIGNED: &str = "self-signed";
 
+/// What `source` says in the folder of a certificate that the operator has brought.
+pub const MANUAL: &str = "manual";
+
 /// The pair that is in force.
 #[derive(Debug, Clone)]
 pub struct Pair {
     /// Its leaf.
     pub certificate: Certificate,
-    /// Where it came from: [`SELF_SIGNED`] or the URL of an ACME directory.
+    /// Where it came from: [`SELF_SIGNED`], [`MANUAL`] or the URL of an ACME directory.
     pub source: String,
 }
 
@@ -51,6 +54,31 @@ pub fn load(context: &Context, domain: &str) -> Result<Pair> {
     let source =
         fs::read_to_string(context.path(&format!("{ROOT}/live/{domain}/source"))).unwrap_or_default();
     Ok(Pair { certificate, source: source.trim().to_owned() })
+}
+
+/// Puts the newest stored pair from a source in force again that can serve this domain and is not yet due; whether there is one.
+pub fn reuse(context: &Context, domain: &str, source: &str, now: i64) -> Result<bool> {
+    let archive = context.path(&format!("{ROOT}/archive/{domain}"));
+    if !archive.is_dir() {
+        return Ok(false);
+    }
+    for number in (1..next_number(&archive)?).rev() {
+        let folder = archive.join(number.to_string());
+        let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
+        if read("source").trim() != source {
+            continue;
+        }
+        let Ok(certificate) = Certificate::from_chain(&read("fullchain.pem")) else { continue };
+        let is_good =
+            certificate.is_for(domain) && certificate.is_valid_at(now) && !certificate.is_due_at(now);
+        if is_good && certificate.belongs_to(&read("privkey.pem")) {
+            durable::private_folder(&context.path(&format!("{ROOT}/live")))?;
+            let live = context.path(&format!("{ROOT}/live/{domain}"));
+            durable::flip_link(&live, &format!("../archive/{domain}/{number}"))?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Adds a pair and puts it in force; the flip of the link is the commit point.

@@ -56,6 +56,7 @@ fn kind(kind: Kind) -> &'static str {
         Kind::Text(_)
         | Kind::Password(_)
         | Kind::Pem(_)
+        | Kind::SecretPem(_)
         | Kind::Choice(_)
         | Kind::List(_)
         | Kind::Pairs(_) => "string",
@@ -68,6 +69,7 @@ fn qualifiers(field: &Field) -> Option<String> {
         Kind::Text(longest)
         | Kind::Password(longest)
         | Kind::Pem(longest)
+        | Kind::SecretPem(longest)
         | Kind::List(longest)
         | Kind::Pairs(longest) => Some(format!("MaxLen({longest})")),
         Kind::Choice(words) => {

@@ -150,12 +150,52 @@ pub const FIELDS: &[Field] = &[
     },
     Field {
         path: "tls.mode",
-        kind: Kind::Choice(&["acme", "selfsigned"]),
+        kind: Kind::Choice(&["acme", "manual", "selfsigned", "offload"]),
         category: WEB,
         label: "Certificate",
-        description: "acme: ordered from a certificate authority, which must reach port 80 of this machine; selfsigned: the machine's own.",
+        description: "acme: ordered from a certificate authority, which must reach port 80 of this machine; manual: yours; selfsigned: the \
+                      machine's own; offload: none, a load balancer in front speaks HTTPS and port 80 serves the instance.",
         default: Some("acme"),
         example: "selfsigned",
+    },
+    Field {
+        path: "tls.preflight",
+        kind: Kind::Choice(&["strict", "warn", "off"]),
+        category: WEB,
+        label: "Certificate: look before an order",
+        description: "strict: nothing is ordered before DNS and port 80 are right; warn: for a proxy in front, whose addresses are not this \
+                      machine's; off.",
+        default: Some("strict"),
+        example: "warn",
+    },
+    Field {
+        path: "tls.certificate",
+        kind: Kind::Pem(32768),
+        category: WEB,
+        label: "Certificate of your own",
+        description: "PEM, the whole chain, leaf first. Only with manual, together with its key; the files in /etc/appliance/tls count when \
+                      empty. Line breaks may be written as \\n.",
+        default: None,
+        example: "-----BEGIN CERTIFICATE-----\\nAAAA BBBB\\n-----END CERTIFICATE-----",
+    },
+    Field {
+        path: "tls.key",
+        kind: Kind::SecretPem(32768),
+        category: WEB,
+        label: "Certificate of your own: private key",
+        description: "PEM, not encrypted. Only with manual.",
+        default: None,
+        example: "-----BEGIN PRIVATE KEY-----\\nAAAA BBBB\\n-----END PRIVATE KEY-----",
+    },
+    Field {
+        path: "tls.proxies",
+        kind: Kind::List(1024),
+        category: WEB,
+        label: "Load balancers",
+        description: "Addresses or ranges, between commas, whose X-Forwarded-Proto is believed. Only with offload; anybody who reaches port \
+                      80 when empty.",
+        default: None,
+        example: "10.0.0.0/8, 2001:db8::/32",
     },
     Field {
         path: "acme.email",

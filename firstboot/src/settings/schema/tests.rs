@@ -69,6 +69,7 @@ fn every_property_arrives_in_the_settings() {
                 &["network.ipv4.method", "network.ipv4.addresses"]
             }
             "mail.login" | "mail.password" => &["mail.relay", "mail.from", "mail.login", "mail.password"],
+            "tls.certificate" | "tls.key" => &["tls.certificate", "tls.key"],
             _ if path.starts_with("mail.") => &["mail.relay", "mail.from"],
             _ if path.starts_with("owner.") => &["owner.username", "owner.email"],
             _ => &[],
@@ -82,6 +83,11 @@ fn every_property_arrives_in_the_settings() {
         for path in beside(one.path) {
             said.insert(field(path).key(), field(path).example.to_owned());
         }
+        match one.path {
+            "tls.certificate" | "tls.key" => said.insert("tls-mode".to_owned(), "manual".to_owned()),
+            "tls.proxies" => said.insert("tls-mode".to_owned(), "offload".to_owned()),
+            _ => None,
+        };
         said.insert(one.key(), one.example.to_owned());
         let text = to_toml(&said).unwrap().unwrap();
         let settings =
@@ -90,7 +96,7 @@ fn every_property_arrives_in_the_settings() {
         let leaf = leaf(&shown, one.path).unwrap_or_else(|| panic!("`{}` did not arrive", one.path));
         match one.kind {
             Kind::Text(_) | Kind::Choice(_) => assert_eq!(leaf.as_str(), Some(one.example), "{}", one.path),
-            Kind::Password(_) => assert_eq!(leaf.as_str(), Some("(redacted)")),
+            Kind::Password(_) | Kind::SecretPem(_) => assert_eq!(leaf.as_str(), Some("(redacted)")),
             Kind::Pem(_) => {
                 assert_eq!(
                     leaf.as_str(),
@@ -129,7 +135,7 @@ fn defaults_are_those_of_the_settings() {
         assert_eq!(Some(text.as_str()), field.default, "{}", field.path);
     }
     let defaults = FIELDS.iter().filter(|field| field.default.is_some()).count();
-    assert_eq!(defaults, 7, "each default of the table must be one of the settings above");
+    assert_eq!(defaults, 8, "each default of the table must be one of the settings above");
 }
 
 #[test]
