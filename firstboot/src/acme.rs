@@ -1,4 +1,4 @@
-//! One order of a certificate over ACME (RFC 8555) with the challenge http-01 by webroot.
+//! One order of a certificate over ACME (RFC 8555) with the challenge http-01 by webroot or dns-01 by a program.
 //!
 //! The account's key is on the disk before its first use, so a cut never makes a second account. Before the authority is asked
 //! to look, the answer to its challenge has been fetched from our own web server: a mistake of ours costs nothing of the
@@ -9,6 +9,7 @@
 mod answer;
 mod client;
 mod directory;
+mod record;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use self::client::{Client, Pause};
+use self::record::Published;
 use crate::tls::certificate::Certificate;
 use crate::{durable, http};
 
@@ -37,6 +39,8 @@ pub use directory::{Directory, Window, look, renewal};
 
 /// How long a whole order may take.
 const LIMIT: Duration = Duration::from_secs(300);
+/// The same where a zone's servers have to take a record first.
+const LIMIT_WITH_DNS: Duration = Duration::from_secs(900);
 
 /// How long the authority may take to look at a challenge, and to sign.
 const PATIENCE: RetryPolicy = RetryPolicy::new()
@@ -76,13 +80,38 @@ pub struct Request<'a> {
     pub domain: &'a str,
     /// Folder of account keys, 0700.
     pub accounts: &'a Path,
-    /// Folder that port 80 of the domain serves below `/.well-known/acme-challenge/`.
-    pub webroot: &'a Path,
-    /// Our own web server's port 80.
-    pub server: SocketAddr,
+    /// How the name is proven.
+    pub proof: Proof<'a>,
     /// The certificate that this one takes the place of, by its [`renewal_id`](Certificate::renewal_id); only for an authority that
     /// gives renewal information.
     pub replaces: Option<&'a str>,
+}
+
+/// How a name is proven.
+#[derive(Debug, Clone, Copy)]
+pub enum Proof<'a> {
+    /// http-01: by what port 80 serves.
+    Http {
+        /// Folder that port 80 of the domain serves below `/.well-known/acme-challenge/`.
+        webroot: &'a Path,
+        /// Our own web server's port 80.
+        server: SocketAddr,
+    },
+    /// dns-01: by a record that a program puts into the zone.
+    Dns {
+        /// The program.
+        hook: &'a Path,
+        /// Whom to ask whether the record is there.
+        resolvers: &'a [SocketAddr],
+        /// Port of the zone's own servers.
+        zone_port: u16,
+    },
+}
+
+/// Where the proof lies for as long as anybody may look; the fields are there for their ends alone.
+enum Held<'a> {
+    Http { _answer: Answer },
+    Dns { _record: Published<'a> },
 }
 
 /// A signed certificate.
@@ -194,7 +223,8 @@ fn run(request: &Request<'_>, progress: &Progress) -> Result<Issued> {
             }
         }
     };
-    let issued = client::block(LIMIT, request.directory, attempts)?;
+    let limit = if matches!(request.proof, Proof::Dns { .. }) { LIMIT_WITH_DNS } else { LIMIT };
+    let issued = client::block(limit, request.directory, attempts)?;
     let certificate =
         Certificate::from_chain(&issued.chain).context("reading the certificate that was signed")?;
     if !certificate.is_for(request.domain) || !certificate.belongs_to(&issued.key) {
@@ -339,9 +369,9 @@ async fn account(request: &Request<'_>, client: Client) -> Result<Account> {
     Ok(account)
 }
 
-/// Puts the answer to every open challenge into the webroot, sees it served, and tells the authority to look.
-async fn answer(request: &Request<'_>, order: &mut Order, progress: &Progress) -> Result<Vec<Answer>> {
-    let mut answers = Vec::new();
+/// Puts the answer to every open challenge where it belongs, sees it there, and tells the authority to look.
+async fn answer<'a>(request: &Request<'a>, order: &mut Order, progress: &Progress) -> Result<Vec<Held<'a>>> {
+    let mut held = Vec::new();
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization.context("reading what the authority wants to see")?;
@@ -350,25 +380,42 @@ async fn answer(request: &Request<'_>, order: &mut Order, progress: &Progress) -
             AuthorizationStatus::Pending => {}
             status => bail!("the authority's wish is {status:?} before we could answer"),
         }
-        let mut challenge = authorization
-            .challenge(ChallengeType::Http01)
-            .context("the authority offers no http-01 challenge")?;
-        let content = challenge.key_authorization().as_str().to_owned();
-        let answer = Answer::put(request.webroot, &challenge.token, &content)?;
-        let path = format!("/{CHALLENGES}/{}", challenge.token);
-        let own = http::get(request.server, request.domain, &path, Duration::from_secs(10))
-            .context("fetching the answer to the challenge from our own web server")?;
-        if own.status != 200 || own.body.trim() != content {
-            bail!(
-                "our own web server answers `{path}` with {} and not with what lies in the webroot",
-                own.status
-            );
-        }
+        let (kind, name) = match request.proof {
+            Proof::Http { .. } => (ChallengeType::Http01, "http-01"),
+            Proof::Dns { .. } => (ChallengeType::Dns01, "dns-01"),
+        };
+        let challenge = authorization.challenge(kind);
+        let mut challenge = challenge.with_context(|| format!("the authority offers no {name} challenge"))?;
+        let key = challenge.key_authorization();
+        held.push(match request.proof {
+            Proof::Http { webroot, server } => Held::Http {
+                _answer: served(request.domain, webroot, server, &challenge.token, key.as_str())?,
+            },
+            Proof::Dns { hook, resolvers, zone_port } => {
+                let record = Published::put(hook, request.domain, &key.dns_value())?;
+                record.wait(resolvers, zone_port)?;
+                Held::Dns { _record: record }
+            }
+        });
         progress.costs();
         challenge.set_ready().await.context("telling the authority to look")?;
-        answers.push(answer);
     }
-    Ok(answers)
+    Ok(held)
+}
+
+/// An answer in the webroot that our own web server has given out.
+fn served(domain: &str, webroot: &Path, server: SocketAddr, token: &str, content: &str) -> Result<Answer> {
+    let answer = Answer::put(webroot, token, content)?;
+    let path = format!("/{CHALLENGES}/{token}");
+    let own = http::get(server, domain, &path, Duration::from_secs(10))
+        .context("fetching the answer to the challenge from our own web server")?;
+    if own.status != 200 || own.body.trim() != content {
+        bail!(
+            "our own web server answers `{path}` with {} and not with what lies in the webroot",
+            own.status
+        );
+    }
+    Ok(answer)
 }
 
 /// The error of the first challenge that has one.

@@ -4,6 +4,7 @@
 //! what the world sees has to ask each server by itself.
 
 mod message;
+mod zone;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpStream, UdpSocket};
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 use rand::Rng;
 
 pub use message::{Caa, Data, Kind, Malformed, Message, Record, parse, question};
+pub use zone::{addresses, upwards, zone};
 
 /// How long one attempt may take.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -266,7 +266,7 @@ fn answer(path: &str, payload: &Value, keys: &Keys, state: &mut State) -> Result
             Reply::json(201, &json!({ "status": "valid" })).at(format!("{url}/account/1"))
         }
         "/order" => {
-            state.domain = payload["identifiers"][0]["value"].as_str().unwrap_or_default().to_owned();
+            payload["identifiers"][0]["value"].as_str().unwrap_or_default().clone_into(&mut state.domain);
             state.replaces = payload["replaces"].as_str().map(str::to_owned);
             state.chain = None;
             Reply::json(201, &order(state, "ready")).at(format!("{url}/order/1"))

@@ -44,6 +44,7 @@ pub struct Window {
     pub retry_after: Option<Duration>,
 }
 
+// foreign: authorities add keys of their own.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Document {
@@ -54,12 +55,14 @@ struct Document {
     meta: Meta,
 }
 
+// foreign: authorities add keys of their own.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Meta {
     caa_identities: Vec<String>,
 }
 
+// foreign: authorities add keys of their own.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct RenewalInfo {
@@ -68,6 +71,7 @@ struct RenewalInfo {
     explanation: Option<String>,
 }
 
+// foreign: authorities add keys of their own.
 #[derive(Deserialize)]
 struct SuggestedWindow {
     start: String,

@@ -1,6 +1,6 @@
 //! Contradictions between settings that each alone would be fine, and values that first boot could not write down.
 
-use super::{Ipv4Method, Ipv6Method, Listen, Mail, Settings, TlsMode};
+use super::{Challenge, Ipv4Method, Ipv6Method, Listen, Mail, Settings, TlsMode};
 use crate::dotenv;
 
 /// Environment variables that first boot alone decides: another value would lose data or lock people out.
@@ -94,24 +94,8 @@ pub(super) fn contradiction(settings: &Settings) -> Option<(&'static str, String
         }
         _ => {}
     }
-    if settings.tls.mode == TlsMode::Acme && !settings.acme.agree_terms {
-        return found(
-            "acme.agree-terms",
-            "no certificate can be ordered without agreement to the terms: write true, or `[tls] mode = \"selfsigned\"`",
-        );
-    }
-    let tls = &settings.tls;
-    if tls.certificate.is_some() != tls.key.is_some() {
-        return found("tls.certificate", "`certificate` and `key` go together: give both or neither");
-    }
-    if tls.certificate.is_some() && tls.mode != TlsMode::Manual {
-        return found(
-            "tls.certificate",
-            "a certificate was given, but `mode` is not \"manual\": change one of them",
-        );
-    }
-    if !tls.proxies.is_empty() && tls.mode != TlsMode::Offload {
-        return found("tls.proxies", "proxies go with `mode = \"offload\"` only: change one of them");
+    if let Some((key, message)) = certificate(settings) {
+        return found(key, message);
     }
     if let Some(mail) = &settings.mail
         && mail.login.is_some() != mail.password.is_some()
@@ -123,6 +107,39 @@ pub(super) fn contradiction(settings: &Settings) -> Option<(&'static str, String
         let mut pairs = settings.extra_env.iter();
         pairs.find_map(|(key, value)| environment(key, value)).map(|text| ("extra-env", text))
     })
+}
+
+/// The first contradiction about the certificate.
+fn certificate(settings: &Settings) -> Option<(&'static str, &'static str)> {
+    let tls = &settings.tls;
+    if settings.tls.mode == TlsMode::Acme && !settings.acme.agree_terms {
+        return Some((
+            "acme.agree-terms",
+            "no certificate can be ordered without agreement to the terms: write true, or `[tls] mode = \"selfsigned\"`",
+        ));
+    }
+    if tls.certificate.is_some() != tls.key.is_some() {
+        return Some(("tls.certificate", "`certificate` and `key` go together: give both or neither"));
+    }
+    if tls.certificate.is_some() && tls.mode != TlsMode::Manual {
+        return Some((
+            "tls.certificate",
+            "a certificate was given, but `mode` is not \"manual\": change one of them",
+        ));
+    }
+    if (tls.challenge == Challenge::Dns01) != tls.dns_hook.is_some() {
+        return Some((
+            "tls.dns-hook",
+            "`challenge = \"dns-01\"` and `dns-hook`, the program that changes the zone, go together: give both or neither",
+        ));
+    }
+    if tls.challenge == Challenge::Dns01 && tls.mode != TlsMode::Acme {
+        return Some(("tls.challenge", "a challenge goes with `mode = \"acme\"` only: change one of them"));
+    }
+    if !tls.proxies.is_empty() && tls.mode != TlsMode::Offload {
+        return Some(("tls.proxies", "proxies go with `mode = \"offload\"` only: change one of them"));
+    }
+    None
 }
 
 /// The first value of `[mail]` that cannot stand in `.env.production`.

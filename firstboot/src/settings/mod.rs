@@ -25,7 +25,7 @@ pub use names::{Domain, HostName};
 pub use network::{Interface, Ipv4, Ipv4Method, Ipv6, Ipv6Method, Network};
 pub use secret::Secret;
 pub use services::{Acme, Directory, Listen, Mail, Owner, Ssh, Verify, Web, is_username};
-pub use tls::{Prefix, Preflight, Tls, TlsMode};
+pub use tls::{Challenge, Prefix, Preflight, Tls, TlsMode};
 
 /// Everything that an operator can say.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]

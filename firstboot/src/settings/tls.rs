@@ -16,6 +16,11 @@ pub struct Tls {
     pub mode: TlsMode,
     /// How strictly DNS and port 80 are looked at before an authority is asked.
     pub preflight: Preflight,
+    /// How the name is proven to an authority.
+    pub challenge: Challenge,
+    /// With `dns-01`: the program that changes the zone.
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "program_option")]
+    pub dns_hook: Option<String>,
     /// With `manual`: the chain (PEM), leaf first; without it, the files in `/etc/appliance/tls` count.
     #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "certificate_option")]
     pub certificate: Option<String>,
@@ -53,6 +58,18 @@ pub enum Preflight {
     Warn,
     /// Nothing is looked at.
     Off,
+}
+
+/// How a name is proven to an authority.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Challenge {
+    /// By what port 80 of the name serves.
+    #[default]
+    #[serde(rename = "http-01")]
+    Http01,
+    /// By a record in its zone: for a machine that nobody can reach.
+    #[serde(rename = "dns-01")]
+    Dns01,
 }
 
 /// Addresses that begin alike, such as `2001:db8::/32`; one address is one of full length.
@@ -104,6 +121,16 @@ impl From<Prefix> for String {
     fn from(prefix: Prefix) -> String {
         prefix.to_string()
     }
+}
+
+fn program_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.starts_with('/') && !text.ends_with('/') && !text.contains(char::is_control) {
+        return Ok(Some(text));
+    }
+    Err(serde::de::Error::custom(format!(
+        "{text:?} is not the whole path of a program: write one such as `/root/dns-hook`"
+    )))
 }
 
 fn certificate_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

@@ -7,6 +7,7 @@ mod attempts;
 pub mod authority;
 mod ledger;
 mod manual;
+mod plan;
 mod preflight;
 mod renewal;
 

@@ -25,6 +25,7 @@ fn plan(folder: &Path, directory: &str, ca: &str, resolver: SocketAddr, server: 
         ca: Some(ca.to_owned()),
         email: None,
         preflight: Preflight::Strict,
+        hook: None,
         listen: Listen::Ipv6,
         own: vec!["2001:db8::101".parse().unwrap(), "::1".parse().unwrap()],
         resolvers: vec![resolver],
@@ -283,4 +284,24 @@ fn a_renewal_says_what_it_replaces() {
     let orders = stage.stub.requests("/order");
     let replaces: Vec<Option<&str>> = orders.iter().map(|order| order["replaces"].as_str()).collect();
     assert_eq!(replaces, [None, Some(id.as_str()), Some(id.as_str()), None]);
+}
+
+#[test]
+fn a_machine_that_nobody_can_reach_proves_its_name_by_dns() {
+    let authority = Authority::start(0, false);
+    let folder = authority.folder.path();
+    let hook = folder.join("hook");
+    let text = format!(
+        "#!/bin/sh\n[ \"$1\" = present ] && verb=set-txt || verb=clear-txt\necho \"$1\" >> {}\n\
+         exec curl -sf -d \"{{\\\"host\\\":\\\"$2.\\\",\\\"value\\\":\\\"$3\\\"}}\" http://{}/$verb\n",
+        folder.join("called").display(),
+        authority.names.control
+    );
+    fs_err::write(&hook, text).unwrap();
+    fs_err::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let plan = plan(folder, &authority.directory, &authority.ca, authority.names.resolver, authority.web);
+    let plan = Plan { hook: Some(hook), ..plan };
+    let issued = plan.obtain(&now()).unwrap();
+    assert!(Certificate::from_chain(&issued.chain).unwrap().is_for(DOMAIN));
+    assert_eq!(fs_err::read_to_string(folder.join("called")).unwrap(), "present\ncleanup\n");
 }

@@ -1,6 +1,6 @@
 //! One order at Pebble.
 
-use firstboot::acme::{Request, forget, order};
+use firstboot::acme::{Proof, Request, forget, order};
 use firstboot::tls::certificate::{Certificate, now};
 
 use crate::DOMAIN;
@@ -17,8 +17,7 @@ fn an_order_ends_with_a_chain_and_its_key() {
         email: Some("admin@example.net"),
         domain: DOMAIN,
         accounts: &accounts,
-        webroot: &webroot,
-        server: authority.web,
+        proof: Proof::Http { webroot: &webroot, server: authority.web },
         replaces: None,
     };
     let issued = order(&request).unwrap();
@@ -52,8 +51,7 @@ fn failures_say_who_failed() {
         email: None,
         domain: DOMAIN,
         accounts: &accounts,
-        webroot: &webroot,
-        server: authority.web,
+        proof: Proof::Http { webroot: &webroot, server: authority.web },
         replaces: None,
     };
 
@@ -68,7 +66,9 @@ fn failures_say_who_failed() {
 
     // Our own web server does not serve the webroot: the authority is not asked to look.
     let empty = authority.folder.path().join("elsewhere");
-    let ours = order(&Request { webroot: &empty, ..request.clone() }).unwrap_err();
+    let ours =
+        order(&Request { proof: Proof::Http { webroot: &empty, server: authority.web }, ..request.clone() })
+            .unwrap_err();
     assert!(!ours.is_refusal && ours.text.contains("our own web server answers"), "{ours:?}");
 
     // A directory whose HTTPS nobody vouches for, and one that is not there.
@@ -81,6 +81,7 @@ fn failures_say_who_failed() {
 
     // The authority looks elsewhere than we do: port 80 of the name leads to another machine.
     let other = serve(empty.clone());
-    let seen = order(&Request { webroot: &empty, server: other, ..request }).unwrap_err();
+    let seen =
+        order(&Request { proof: Proof::Http { webroot: &empty, server: other }, ..request }).unwrap_err();
     assert!(seen.is_refusal && seen.text.contains("unauthorized"), "{seen:?}");
 }

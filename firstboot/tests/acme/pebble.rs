@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 pub struct Names {
     child: Child,
     pub resolver: SocketAddr,
-    control: SocketAddr,
+    pub control: SocketAddr,
 }
 
 impl Names {

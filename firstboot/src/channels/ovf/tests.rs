@@ -228,9 +228,13 @@ fn every_property_arrives() {
             .collect();
         // Some go with one mode of the certificate alone.
         let (mode, others): (&str, &[&str]) = match field.path {
-            "tls.certificate" | "tls.key" => ("manual", &["tls-proxies"]),
-            "tls.proxies" => ("offload", &["tls-certificate", "tls-key"]),
-            _ => ("selfsigned", &["tls-certificate", "tls-key", "tls-proxies"]),
+            "tls.certificate" | "tls.key" => ("manual", &["tls-proxies", "tls-challenge", "tls-dns-hook"]),
+            "tls.proxies" => ("offload", &["tls-certificate", "tls-key", "tls-challenge", "tls-dns-hook"]),
+            "tls.challenge" | "tls.dns-hook" => ("acme", &["tls-certificate", "tls-key", "tls-proxies"]),
+            _ => (
+                "selfsigned",
+                &["tls-certificate", "tls-key", "tls-proxies", "tls-challenge", "tls-dns-hook"],
+            ),
         };
         said.insert("tls-mode".to_owned(), mode.to_owned());
         said.retain(|key, _| !others.contains(&key.as_str()));

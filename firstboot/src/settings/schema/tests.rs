@@ -70,6 +70,7 @@ fn every_property_arrives_in_the_settings() {
             }
             "mail.login" | "mail.password" => &["mail.relay", "mail.from", "mail.login", "mail.password"],
             "tls.certificate" | "tls.key" => &["tls.certificate", "tls.key"],
+            "tls.challenge" | "tls.dns-hook" => &["tls.challenge", "tls.dns-hook"],
             _ if path.starts_with("mail.") => &["mail.relay", "mail.from"],
             _ if path.starts_with("owner.") => &["owner.username", "owner.email"],
             _ => &[],
@@ -86,6 +87,7 @@ fn every_property_arrives_in_the_settings() {
         match one.path {
             "tls.certificate" | "tls.key" => said.insert("tls-mode".to_owned(), "manual".to_owned()),
             "tls.proxies" => said.insert("tls-mode".to_owned(), "offload".to_owned()),
+            "tls.challenge" | "tls.dns-hook" => said.insert("tls-mode".to_owned(), "acme".to_owned()),
             _ => None,
         };
         said.insert(one.key(), one.example.to_owned());
@@ -135,7 +137,7 @@ fn defaults_are_those_of_the_settings() {
         assert_eq!(Some(text.as_str()), field.default, "{}", field.path);
     }
     let defaults = FIELDS.iter().filter(|field| field.default.is_some()).count();
-    assert_eq!(defaults, 8, "each default of the table must be one of the settings above");
+    assert_eq!(defaults, 9, "each default of the table must be one of the settings above");
 }
 
 #[test]

@@ -74,9 +74,8 @@ impl Ledger {
 
     /// Says what came of the order that was entered last; `None` when the authority was never asked to look.
     pub fn end(mut self, folder: &Path, what: Option<What>) -> Result<()> {
-        match (self.entries.pop(), what) {
-            (Some(entry), Some(what)) => self.entries.push(Entry { what, ..entry }),
-            _ => {}
+        if let (Some(entry), Some(what)) = (self.entries.pop(), what) {
+            self.entries.push(Entry { what, ..entry });
         }
         self.write(folder)
     }
@@ -188,7 +187,7 @@ mod tests {
             match expected {
                 None => assert_eq!(refusal, None),
                 Some(expected) => {
-                    assert!(refusal.as_ref().is_some_and(|text| text.starts_with(expected)), "{refusal:?}")
+                    assert!(refusal.as_ref().is_some_and(|text| text.starts_with(expected)), "{refusal:?}");
                 }
             }
         }

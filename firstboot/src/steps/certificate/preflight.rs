@@ -16,15 +16,14 @@ use anyhow::Result;
 use rand::Rng;
 use rand::distr::Alphanumeric;
 
-use self::look::{CaaSeen, Seen, Source, addresses};
+use self::look::{CaaSeen, Seen, Source};
 use crate::acme::{Answer, CHALLENGES};
-use crate::dns::{Caa, Reply};
+use crate::dns::{Caa, Reply, addresses};
 use crate::settings::Listen;
 use crate::{http, stamp};
 
-/// The CAA parameter (RFC 8657) that restricts how a name may be proven, and our way.
+/// The CAA parameter (RFC 8657) that restricts how a name may be proven.
 const METHODS: &str = "validationmethods";
-const METHOD: &str = "http-01";
 /// How long the answer to ourselves may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Addresses of a name that are tried.
@@ -186,8 +185,8 @@ fn is_public(ip: IpAddr) -> bool {
     }
 }
 
-/// Whether CAA lets an authority of these names sign; else the record, and what to allow.
-pub(crate) fn caa(domain: &str, identities: &[String], seen: &Seen) -> Result<(), String> {
+/// Whether CAA lets an authority of these names sign what is proven by this method; else the record, and what to allow.
+pub(crate) fn caa(domain: &str, identities: &[String], method: &str, seen: &Seen) -> Result<(), String> {
     let (owner, ttl, records) = match &seen.caa {
         CaaSeen::None => return Ok(()),
         CaaSeen::Unknown(why) => {
@@ -214,7 +213,7 @@ pub(crate) fn caa(domain: &str, identities: &[String], seen: &Seen) -> Result<()
             && (identities.is_empty() || identities.iter().any(|known| known.eq_ignore_ascii_case(name)))
     };
     let meant: Vec<&Caa> = issue.iter().copied().filter(|caa| is_meant(&caa.value)).collect();
-    if issue.is_empty() || meant.iter().any(|caa| allows_method(&caa.value)) {
+    if issue.is_empty() || meant.iter().any(|caa| allows_method(&caa.value, method)) {
         return Ok(());
     }
     let shown: Vec<String> =
@@ -222,7 +221,7 @@ pub(crate) fn caa(domain: &str, identities: &[String], seen: &Seen) -> Result<()
     let shown = shown.join(", ");
     Err(match meant.first() {
         Some(caa) => format!(
-            "the CAA record `issue {:?}` of `{owner}` does not allow {METHOD}, which this machine proves its name by: add it to {METHODS}",
+            "the CAA record `issue {:?}` of `{owner}` does not allow {method}, which this machine proves its name by: add it to {METHODS}",
             caa.value
         ),
         None => format!(
@@ -235,10 +234,10 @@ fn is_known(tag: &str) -> bool {
     ["issue", "issuewild", "iodef", "contactemail", "contactphone", "issuemail", "issuevmc"].contains(&tag)
 }
 
-fn allows_method(value: &str) -> bool {
+fn allows_method(value: &str, wanted: &str) -> bool {
     let mut parameters = value.split(';').skip(1).filter_map(|parameter| parameter.split_once('='));
     let methods = parameters.find(|(key, _)| key.trim().eq_ignore_ascii_case(METHODS));
-    methods.is_none_or(|(_, methods)| methods.split(',').any(|method| method.trim() == METHOD))
+    methods.is_none_or(|(_, methods)| methods.split(',').any(|method| method.trim() == wanted))
 }
 
 /// What DNS says and what of it is ours, in a few bytes: when this changes, an authority may see it otherwise too. `None` when

@@ -2,7 +2,8 @@
 
 use super::STEP;
 use super::attempts::{Attempts, DAY, HOUR};
-use super::authority::{folder, forget_failures};
+use super::authority::forget_failures;
+use super::plan::folder;
 use crate::acme::Failure;
 use crate::context::Context;
 use crate::context::tests::scratch_context;

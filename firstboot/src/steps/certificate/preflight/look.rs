@@ -1,12 +1,8 @@
 //! What DNS says about a name, asked of every server that we know by itself, all at once.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use crate::dns::{self, Answer, Caa, Data, Kind, Record, Reply};
-
-/// Name servers of a zone that are asked, and addresses of each.
-const MOST_SERVERS: usize = 4;
-const MOST_ADDRESSES: usize = 6;
+use crate::dns::{self, Answer, Caa, Data, Kind, Reply};
 
 /// What DNS says.
 #[derive(Debug, Clone, Default)]
@@ -65,7 +61,7 @@ pub(crate) fn look(domain: &str, resolvers: &[SocketAddr], zone_port: u16) -> Se
     let Some(resolver) = sources.iter().find(|source| source.answers()).map(|source| source.server) else {
         return Seen { sources, caa: CaaSeen::None };
     };
-    let (apex, servers) = zone(domain, resolver, zone_port);
+    let (apex, servers) = dns::zone(domain, resolver, zone_port);
     sources.extend(ask_all(domain, servers.into_iter(), false).into_iter().filter(Source::answers));
     let caa = caa(domain, &apex, &sources);
     Seen { sources, caa }
@@ -108,51 +104,9 @@ fn usable(answer: Answer, is_recursive: bool) -> Result<Reply, String> {
     }
 }
 
-/// The names from the domain up to the last one below the root.
-fn upwards(domain: &str) -> impl Iterator<Item = &str> {
-    std::iter::successors(Some(domain), |name| name.split_once('.').map(|(_, parent)| parent))
-}
-
-/// The zone that a name is in, and its servers by name and address; none when that cannot be found out.
-fn zone(domain: &str, resolver: SocketAddr, port: u16) -> (String, Vec<(String, SocketAddr)>) {
-    for name in upwards(domain) {
-        let Ok(Answer { reply: Reply::Records(records), .. }) = dns::ask(resolver, name, Kind::Ns, true)
-        else {
-            continue;
-        };
-        let servers = records.iter().filter_map(|record| match &record.data {
-            Data::Name(server) => Some(server),
-            _ => None,
-        });
-        let mut found = Vec::new();
-        for server in servers.take(MOST_SERVERS) {
-            for kind in [Kind::Aaaa, Kind::A] {
-                let Ok(Answer { reply: Reply::Records(records), .. }) =
-                    dns::ask(resolver, server, kind, true)
-                else {
-                    continue;
-                };
-                let addresses = addresses(&records);
-                found.extend(addresses.map(|ip| (format!("`{server}` ({ip})"), SocketAddr::new(ip, port))));
-            }
-        }
-        found.truncate(MOST_ADDRESSES);
-        return (name.to_owned(), found);
-    }
-    (String::new(), Vec::new())
-}
-
-/// The addresses of records.
-pub(crate) fn addresses(records: &[Record]) -> impl Iterator<Item = IpAddr> {
-    records.iter().filter_map(|record| match record.data {
-        Data::Address(ip) => Some(ip),
-        _ => None,
-    })
-}
-
 /// Climbs to the nearest name that has such records.
 fn caa(domain: &str, apex: &str, sources: &[Source]) -> CaaSeen {
-    for name in upwards(domain) {
+    for name in dns::upwards(domain) {
         let is_in_zone = name == apex || name.strip_suffix(apex).is_some_and(|rest| rest.ends_with('.'));
         let of_zone = sources.iter().filter(|source| source.is_of_zone && is_in_zone && !apex.is_empty());
         let resolvers = sources.iter().filter(|source| !source.is_of_zone && source.answers());

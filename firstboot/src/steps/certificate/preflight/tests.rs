@@ -182,22 +182,22 @@ fn caa_is_read_as_an_authority_reads_it() {
         ),
         (&[(false, "issue", "ca.example; validationmethods=dns-01,http-01")], &ours, ""),
     ] {
-        let said = caa(DOMAIN, identities, &with_caa(records)).err().unwrap_or_default();
+        let said = caa(DOMAIN, identities, "http-01", &with_caa(records)).err().unwrap_or_default();
         let is_right = if expected.is_empty() { said.is_empty() } else { said.starts_with(expected) };
         assert!(is_right, "{records:?}\n{said}");
     }
     assert_eq!(
-        caa(DOMAIN, &ours, &with_caa(&[(false, "issue", "other.example")])).unwrap_err(),
+        caa(DOMAIN, &ours, "http-01", &with_caa(&[(false, "issue", "other.example")])).unwrap_err(),
         "the CAA records of `example.net` (`issue \"other.example\"`) forbid this authority to sign for `v6don.example.net`: add \
          `example.net. CAA 0 issue \"ca.example\"`; resolvers remember the old records for 300 s"
     );
     let silent = Seen { sources: Vec::new(), caa: CaaSeen::Unknown("`r` answers SERVFAIL".to_owned()) };
     assert!(
-        caa(DOMAIN, &ours, &silent)
+        caa(DOMAIN, &ours, "http-01", &silent)
             .unwrap_err()
             .starts_with("`r` answers SERVFAIL, and an authority does not sign")
     );
-    assert_eq!(caa(DOMAIN, &ours, &Seen::default()), Ok(()));
+    assert_eq!(caa(DOMAIN, &ours, "http-01", &Seen::default()), Ok(()));
 }
 
 #[test]
