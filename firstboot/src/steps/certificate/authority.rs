@@ -94,6 +94,8 @@ pub(super) fn apply(context: &Context) -> Result<()> {
 fn plan(context: &Context) -> Result<Plan> {
     let plan = Plan::of(context)?;
     let pair = store::load(context, &plan.domain).ok().filter(|pair| pair.source == plan.directory);
+    // Only an authority that says when to renew knows what a renewal is.
+    let pair = pair.filter(|pair| renewal::is_suggested(&plan.folder, &pair.certificate));
     let replaces = pair.and_then(|pair| pair.certificate.renewal_id);
     Ok(Plan { replaces, ..plan })
 }

@@ -20,6 +20,8 @@ const SCHEMA: u32 = 1;
 /// One less than Let's Encrypt's five: the last one of an hour is the operator's.
 const MOST_FAILURES: usize = 4;
 const MOST_CERTIFICATES: usize = 5;
+/// With renewals, which the authority does not count: one that wants everything renewed at once must not be obeyed for ever.
+const MOST_SIGNED: usize = 10;
 const WEEK: i64 = 7 * DAY;
 /// Nobody gets near it; a file that was made by another hand does.
 const MOST_ENTRIES: usize = 500;
@@ -106,12 +108,15 @@ impl Ledger {
             ages.get(most - 1).map(|age| window - age).filter(|wait| *wait > 0)
         };
         let failures = wait(&ages(&[What::Order, What::Failure]), MOST_FAILURES, HOUR);
+        let signed = wait(&ages(&[What::Certificate, What::Renewal]), MOST_SIGNED, WEEK);
         let certificates = wait(&ages(&[What::Certificate]), MOST_CERTIFICATES, WEEK).filter(|_| !is_renewal);
+        let certificates = certificates.max(signed);
         let (seconds, text) = match (failures, certificates) {
             (_, Some(seconds)) => (
                 seconds,
                 format!(
-                    "{MOST_CERTIFICATES} certificates were signed within 7 days, and authorities allow no more: keep this machine's state"
+                    "{} certificates were signed within 7 days, and authorities allow no more: keep this machine's state",
+                    if signed.is_some() { MOST_SIGNED } else { MOST_CERTIFICATES }
                 ),
             ),
             (Some(seconds), None) => (
@@ -160,7 +165,9 @@ mod tests {
         let (_folder, orders) = with(What::Order, &[0, 10, 20, 30]);
         let (_folder, certificates) = with(What::Certificate, &[0, 10, 20, 30, 40]);
         let (_folder, renewals) = with(What::Renewal, &[0, 10, 20, 30, 40]);
+        let (_folder, many) = with(What::Renewal, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
         for (ledger, now, is_renewal, expected) in [
+            (&many, 50, true, Some("10 certificates were signed within 7 days")),
             (
                 &failures,
                 40,

@@ -173,7 +173,8 @@ impl Plan {
             let caa = preflight::caa(&self.domain, &directory.identities, method, seen);
             self.checked(caa, &mut notes)?;
             let fetched = preflight::fetch(&self.domain, &targets, &self.webroot, self.server.port());
-            notes.extend(self.checked(fetched, &mut Vec::new())?);
+            let warning = self.checked(fetched, &mut notes)?;
+            notes.extend(warning);
         }
         // The authority has confirmed the clock, so what lies in the future was written down by one that was wrong.
         let wish = self.wish();

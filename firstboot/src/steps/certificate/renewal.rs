@@ -77,6 +77,11 @@ pub(super) fn is_question_due(folder: &Path, certificate: &Certificate, now: &Mo
             .is_none_or(|renewal| !(0..renewal.pause).contains(&now.since(&renewal.asked)))
 }
 
+/// Whether the authority has said when it wants this certificate renewed.
+pub(super) fn is_suggested(folder: &Path, certificate: &Certificate) -> bool {
+    Renewal::read(folder, certificate).is_some_and(|renewal| renewal.suggestion.is_some())
+}
+
 /// Why to renew now; `None` when it is not yet time.
 pub(super) fn reason(folder: &Path, certificate: &Certificate, now: &Moment) -> Option<String> {
     if !certificate.is_valid_at(now.wall) {
