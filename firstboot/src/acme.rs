@@ -187,7 +187,8 @@ fn remembered(accounts: &Path) -> Option<Pending> {
 
 /// Forgets the order that was signed last: its certificate is where it belongs.
 pub fn forget(accounts: &Path) -> Result<()> {
-    durable::remove(&accounts.join(PENDING))
+    let path = accounts.join(PENDING);
+    if path.is_file() { durable::remove(&path) } else { Ok(()) }
 }
 
 /// The authority's refusal in a chain of causes.

@@ -283,3 +283,24 @@ pub fn remove(path: &Path) -> Result<()> {
     }
     Ok(())
 }
+
+/// Makes sure of a folder; one that is there stays as it is.
+pub fn folder(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    folder(parent)?;
+    fs::create_dir(path)?;
+    sync_folder(parent)
+}
+
+/// Makes an empty folder that root alone can enter at a scratch name, whatever a cut left there.
+pub fn scratch_folder(path: &Path) -> Result<()> {
+    if path.symlink_metadata().is_ok() {
+        fs::remove_dir_all(path)?;
+    }
+    folder(path)?;
+    fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+    Ok(())
+}

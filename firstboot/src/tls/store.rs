@@ -88,15 +88,12 @@ pub fn install(context: &Context, domain: &str, chain: &str, key: &str, source: 
     for folder in ["archive", "live"] {
         durable::private_folder(&context.path(&format!("{ROOT}/{folder}")))?;
     }
-    fs::create_dir_all(&archive)?;
+    durable::folder(&archive)?;
 
     let number = next_number(&archive)?;
     let folder = archive.join(number.to_string());
     let scratch = durable::scratch(&folder);
-    if scratch.symlink_metadata().is_ok() {
-        fs::remove_dir_all(&scratch)?;
-    }
-    fs::create_dir(&scratch)?;
+    durable::scratch_folder(&scratch)?;
     durable::write(&scratch.join("fullchain.pem"), chain.as_bytes(), 0o644, None)?;
     durable::write(&scratch.join("privkey.pem"), key.as_bytes(), 0o600, None)?;
     durable::write(&scratch.join("source"), format!("{source}\n").as_bytes(), 0o644, None)?;

@@ -69,7 +69,8 @@ impl Attempts {
     }
 
     pub fn remove(folder: &Path) -> Result<()> {
-        durable::remove(&folder.join(FILE))
+        let path = folder.join(FILE);
+        if path.is_file() { durable::remove(&path) } else { Ok(()) }
     }
 
     /// One failure more.
