@@ -146,10 +146,10 @@ fn make_folder(path: &Path, mode: u32) -> Result<()> {
     Ok(())
 }
 
-/// Removes a file or link. It may be absent.
+/// Removes a file or link. It may be absent, with its folder.
 pub fn remove(path: &Path) -> Result<()> {
     erase(path)?;
-    sync_folder(parent(path))
+    if parent(path).is_dir() { sync_folder(parent(path)) } else { Ok(()) }
 }
 
 /// Takes what a cut left at a scratch name away: a file, a link, or a folder with all that is in it. That this is durable matters to
@@ -273,34 +273,4 @@ mod tests {
         scratch_folder(&path).unwrap();
         assert_eq!(fs_err::read_dir(&path).unwrap().count(), 0);
     }
-}
-
-/// Removes a file or link and makes that durable; nothing happens when there is none.
-pub fn remove(path: &Path) -> Result<()> {
-    if path.symlink_metadata().is_ok() {
-        fs::remove_file(path)?;
-        sync_folder(path.parent().unwrap_or(Path::new("/")))?;
-    }
-    Ok(())
-}
-
-/// Makes sure of a folder; one that is there stays as it is.
-pub fn folder(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    folder(parent)?;
-    fs::create_dir(path)?;
-    sync_folder(parent)
-}
-
-/// Makes an empty folder that root alone can enter at a scratch name, whatever a cut left there.
-pub fn scratch_folder(path: &Path) -> Result<()> {
-    if path.symlink_metadata().is_ok() {
-        fs::remove_dir_all(path)?;
-    }
-    folder(path)?;
-    fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
-    Ok(())
 }
