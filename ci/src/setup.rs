@@ -13,9 +13,13 @@ use crate::say;
 /// Old enough for every zig that links glibc 2.17, new enough for the Rust that `Cargo.toml` asks for.
 const ZIG: [&str; 2] = ["ziglang==0.17.1", "cargo-zigbuild==0.24.0"];
 /// The tests start servers by themselves, in machines of their own: Debian's packages must not start them on this host. A host that
-/// has such a policy keeps its own.
-const NOTHING_STARTS: &str = "{ test -e /usr/sbin/policy-rc.d || { trap \"rm /usr/sbin/policy-rc.d\" EXIT; \
-    printf \"#!/bin/sh\\nexit 101\\n\" >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; }; }";
+/// has such a policy keeps its own; one of ours that a killed run left goes.
+const NOTHING_STARTS: &str = "{ if grep -qs \"^# cargo ci setup\" /usr/sbin/policy-rc.d; then rm /usr/sbin/policy-rc.d; fi; \
+    test -e /usr/sbin/policy-rc.d || { trap \"rm -f /usr/sbin/policy-rc.d\" EXIT; trap \"exit 130\" INT; trap \"exit 143\" TERM; \
+    printf \"#!/bin/sh\\n# cargo ci setup\\nexit 101\\n\" >/usr/sbin/policy-rc.d; chmod 755 /usr/sbin/policy-rc.d; }; }";
+/// Servers among the packages, by their units: nor must they start at the next boot of a host that had none.
+const SERVERS: [(&str, &str); 3] =
+    [("nginx-light", "nginx"), ("postgresql", "postgresql"), ("redis-server", "redis-server")];
 /// The first e2fsprogs whose mke2fs reads a tar.
 const E2FSPROGS: &str = "1.47.1";
 
@@ -110,6 +114,12 @@ fn install_script(packages: &[&str], backports: Option<&str>, sources: &str) -> 
     script.push("apt-get update -q".to_owned());
     script.push(NOTHING_STARTS.to_owned());
     script.push(format!("apt-get install -q -y --no-install-recommends {target}{}", packages.join(" ")));
+    let servers: Vec<&str> =
+        SERVERS.iter().filter(|(package, _)| packages.contains(package)).map(|(_, unit)| *unit).collect();
+    if !servers.is_empty() {
+        let units = servers.join(" ");
+        script.push(format!("if test -d /run/systemd/system; then systemctl disable {units}; fi"));
+    }
     Ok(script.join(" && "))
 }
 
@@ -150,6 +160,12 @@ mod tests {
                 .unwrap();
         assert!(script.contains("\"URIs: http://mirror.example.net/debian/\""), "{script}");
         assert!(script.ends_with("--no-install-recommends -t bookworm-backports qemu-utils"), "{script}");
+    }
+
+    #[test]
+    fn a_server_that_is_installed_for_the_tests_does_not_start_by_itself() {
+        let script = install_script(&["redis-server", "rpm"], None, "").unwrap();
+        assert!(script.ends_with("then systemctl disable redis-server; fi"), "{script}");
     }
 
     #[test]

@@ -13,6 +13,13 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// A check: a name as its test name, and what it does with the shared state.
 pub type Check<S> = (&'static str, fn(&mut S) -> Result<()>);
 
+/// A line for whoever reads what a check said, whether it passes or not.
+pub fn say(line: &str) {
+    use std::io::Write as _;
+    // A closed standard output changes nothing about the check.
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
 /// Runs the checks one after another on a state that the first one finds as `start` made it.
 pub fn run<S: Send + 'static>(start: impl FnOnce() -> S, checks: &[Check<S>]) -> ExitCode {
     let mut arguments = Arguments::from_args();

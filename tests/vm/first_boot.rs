@@ -9,7 +9,6 @@ use imgbuild::qemu::medium;
 use imgbuild::qemu::{Devices, Firmware, MachineOptions, Net};
 use imgbuild::store::Store;
 use testkit::lab::{self, INSTANCE_V4, INSTANCE_V6, Lab};
-use testkit::power::Dice;
 use testkit::{config_volume, ovf_environment};
 
 use crate::power_cut::History;
@@ -21,7 +20,7 @@ const OTHER_DOMAIN: &str = "volume.lab.test";
 pub fn turns_green(site: &mut Site) -> Result<()> {
     let folder = folder();
     let (lab, options) = machine(site, &folder)?;
-    let mut history = History::new(&folder, Dice::seed());
+    let mut history = History::new(&folder)?;
     history.suffer(&options)?;
     let mut machine = history.start(&options)?;
     let verdict = history.wait_green(&mut machine);

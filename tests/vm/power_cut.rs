@@ -16,6 +16,7 @@ use testkit::oracle;
 use testkit::power::Dice;
 use testkit::power::remains::{Database, Remains};
 use testkit::power::write_log::WriteLog;
+use testkit::scenario::say;
 
 use crate::first_boot;
 use crate::site::{Site, folder, project};
@@ -37,6 +38,9 @@ const MOMENTS: usize = 12;
 
 /// How many cuts a campaign has, in the environment.
 pub const COUNT: &str = "IMGBUILD_POWER_CUTS";
+
+/// The seed of a run before, in the environment.
+const SEED: &str = "IMGBUILD_POWER_SEED";
 
 /// What must never be made a second time, by its name, with its content.
 type Identity = BTreeMap<String, Vec<u8>>;
@@ -67,18 +71,23 @@ pub struct History {
 }
 
 impl History {
-    /// For a machine whose files are in a folder.
-    pub fn new(folder: &Path, seed: u64) -> History {
-        println!("seed of the power cuts: {seed}");
+    /// For a machine whose files are in a folder. The moments are those of the seed in the environment, if there is one; how far the
+    /// guest is by then is its own affair.
+    pub fn new(folder: &Path) -> Result<History> {
+        let seed = match std::env::var(SEED) {
+            Ok(seed) => seed.parse().with_context(|| format!("reading `{SEED}`"))?,
+            Err(_) => Dice::seed(),
+        };
+        say(&format!("moments of the power cuts: {SEED}={seed}"));
         let (folder, dice) = (folder.to_owned(), Dice::new(seed));
-        History {
+        Ok(History {
             folder,
             dice,
             boots: Vec::new(),
             seen: Identity::new(),
             facts: String::new(),
             cuts: Vec::new(),
-        }
+        })
     }
 
     /// Starts the machine and cuts it, once for each group.
@@ -153,6 +162,9 @@ impl History {
         let Some(remains) = remains else { return Ok("the data disk is blank".to_owned()) };
         let identity = remains.identity()?;
         is_kept(&self.seen, &identity)?;
+        if let Some(name) = self.seen.keys().find(|name| !identity.contains_key(*name)) {
+            bail!("`{name}` was on the disk after the power cut before, and is gone");
+        }
         let database = remains.database()?;
         let met = format!("{} secrets, keys and ids on disk, database {database:?}", identity.len());
         self.seen.extend(identity);
@@ -277,7 +289,7 @@ fn observe_secrets(program: &Path, facts: &str, remains: &Remains) -> Result<&'s
 pub fn nothing_was_made_twice(site: &mut Site) -> Result<()> {
     let mut history = site.history.take().context("there is no machine: it did not boot")?;
     for cut in &history.cuts {
-        println!("{cut}");
+        say(cut);
     }
     ensure!(history.cuts.len() == GROUPS.len(), "only {} power cuts", history.cuts.len());
     let result = history.compare(site.machine()?);
@@ -289,7 +301,7 @@ pub fn nothing_was_made_twice(site: &mut Site) -> Result<()> {
 pub fn disk_is_whole_at_any_moment(site: &mut Site) -> Result<()> {
     let mut history = site.history.take().context("there is no machine: it did not boot")?;
     for line in history.replay()? {
-        println!("{line}");
+        say(&line);
     }
     history.forget()
 }
@@ -301,22 +313,23 @@ pub fn campaign(site: &mut Site) -> Result<()> {
     for round in 1.. {
         let folder = folder().with_file_name("power-cuts");
         let (_lab, options) = first_boot::machine(site, &folder)?;
-        let mut history = History::new(&folder, Dice::seed());
+        let mut history = History::new(&folder)?;
         history.suffer(&options)?;
         let mut machine = history.start(&options)?;
         history.wait_green(&mut machine).with_context(|| history.cuts.join("\n"))?;
         let took = machine.age();
         history.compare(&mut machine)?;
         machine.stop()?;
-        for line in history.cuts.iter().chain(&history.replay()?) {
-            println!("{line}");
+        let moments_seen = history.replay()?;
+        for line in history.cuts.iter().chain(&moments_seen) {
+            say(line);
         }
         cuts += history.cuts.len();
         moments += MOMENTS;
-        println!(
+        say(&format!(
             "round {round}: green {:.0} s after the last power-on; {cuts} power cuts and {moments} other moments so far",
             took.as_secs_f64()
-        );
+        ));
         history.forget()?;
         if cuts >= wanted {
             break;

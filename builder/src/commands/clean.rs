@@ -1,4 +1,4 @@
-//! `imgbuild clean`: removes every entry of the store that no run uses; the next build makes them anew.
+//! `imgbuild clean`: removes every entry of the store; the next build makes them anew. What stages have made stays while a run uses it.
 
 use std::path::PathBuf;
 

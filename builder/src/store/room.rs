@@ -102,9 +102,14 @@ impl Store {
         Ok(found)
     }
 
-    /// Removes an entry unless a run uses it. Returns whether it went.
+    /// Removes an entry unless a run uses it. Returns whether it is gone.
     pub fn remove_unused(&self, entry: &Path) -> Result<bool> {
-        let Ok(folder) = fs::File::open(entry) else { return Ok(false) };
+        let folder = match fs::File::open(entry) {
+            Ok(folder) => folder,
+            // Another run cleans too.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(error.into()),
+        };
         if rustix::fs::flock(&folder, FlockOperation::NonBlockingLockExclusive).is_err() {
             return Ok(false);
         }
@@ -136,11 +141,24 @@ mod tests {
         (Store::open(folder).unwrap(), trees)
     }
 
+    /// A program that another test starts has our locks until it is the program: what is free may seem to be used for a moment.
+    fn soon(mut holds: impl FnMut() -> bool) -> bool {
+        (0..100).any(|_| {
+            let it_does = holds();
+            std::thread::sleep(std::time::Duration::from_millis(if it_does { 0 } else { 50 }));
+            it_does
+        })
+    }
+
     #[test]
     fn the_one_used_longest_ago_goes_first_and_no_more_than_needed() {
         let folder = tempfile::tempdir().unwrap();
         let (store, trees) = two_trees(folder.path());
-        let removed = store.give_up(1 << 12).unwrap();
+        let mut removed = Vec::new();
+        assert!(soon(|| {
+            removed = store.give_up(1 << 12).unwrap();
+            !removed.is_empty()
+        }));
         assert_eq!(removed.iter().map(|(path, _)| path).collect::<Vec<_>>(), [&trees[0]]);
         assert!(!trees[0].exists() && trees[1].is_dir());
     }
@@ -162,7 +180,7 @@ mod tests {
         user.get_or_make("tree-v1", &Key::of("tree", 1, &["old"]), |_| panic!("it is there")).unwrap();
         assert!(!store.remove_unused(&trees[0]).unwrap() && trees[0].is_dir());
         drop(user);
-        assert!(store.remove_unused(&trees[0]).unwrap() && !trees[0].exists());
+        assert!(soon(|| store.remove_unused(&trees[0]).unwrap()) && !trees[0].exists());
         let again = Store::open(folder.path()).unwrap();
         assert!(!again.get_or_make("tree-v1", &Key::of("tree", 1, &["old"]), |_| Ok(())).unwrap().1);
     }

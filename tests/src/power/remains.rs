@@ -11,10 +11,8 @@ use crate::{exec, oracle};
 
 /// Folders of state on the data disk, under the names that first boot gives them.
 const ENGINE: &str = "var-lib-appliance";
-/// PostgreSQL's programs, of the version that the demo image has.
-const POSTGRESQL: &str = "/usr/lib/postgresql/15/bin/postgres";
-/// Its cluster.
-const CLUSTER: &str = "var-lib-postgresql/15/main";
+/// Where the clusters are, one folder for each version of PostgreSQL.
+const CLUSTERS: &str = "var-lib-postgresql";
 
 /// A data disk, taken out.
 #[derive(Debug)]
@@ -53,7 +51,10 @@ impl Remains {
         let mut request = std::ffi::OsString::from("rdump /state ");
         request.push(folder);
         let said = exec::output("debugfs", &["-R".as_ref(), request.as_os_str(), disk.as_os_str()])?;
-        ensure!(said.code == Some(0), "debugfs: {}", said.text.trim());
+        // It ends well whatever happens, and speaks of nothing but its version when all went well.
+        let complaints: Vec<&str> = said.text.lines().filter(|line| !line.starts_with("debugfs ")).collect();
+        let is_bare = complaints.iter().all(|line| line.contains("/state: File not found by ext2_lookup"));
+        ensure!(said.code == Some(0) && is_bare, "debugfs: {}", said.text.trim());
         Ok(Some(Remains { folder: folder.join("state") }))
     }
 
@@ -85,10 +86,12 @@ impl Remains {
 
     /// Lets PostgreSQL recover the cluster and looks for the instance's database.
     pub fn database(&self) -> Result<Database> {
-        let cluster = self.state(CLUSTER);
-        if !cluster.join("PG_VERSION").is_file() {
+        let clusters = self.state(CLUSTERS);
+        let versions = fs_err::read_dir(&clusters).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut all = versions.map(|version| version.join("main"));
+        let Some(cluster) = all.find(|cluster| cluster.join("PG_VERSION").is_file()) else {
             return Ok(Database::NoCluster);
-        }
+        };
         // Debian keeps these elsewhere.
         let conf = cluster.join("remains.conf");
         fs_err::write(&conf, "")?;
@@ -114,6 +117,13 @@ impl Remains {
 fn query(cluster: &Path, conf: &Path, database: &str, statement: &str) -> Result<String> {
     use std::os::unix::fs::MetadataExt as _;
     let owner = fs_err::metadata(cluster)?;
+    let version = fs_err::read_to_string(cluster.join("PG_VERSION"))?;
+    let server = format!("/usr/lib/postgresql/{}/bin/postgres", version.trim());
+    ensure!(
+        Path::new(&server).is_file(),
+        "the guest has PostgreSQL {}, and only the same version on this host can look at its data: there is no `{server}`",
+        version.trim()
+    );
     let (user, group) = (format!("--reuid={}", owner.uid()), format!("--regid={}", owner.gid()));
     let conf = format!("config_file={}", conf.display());
     let script = cluster.join("remains.sql");
@@ -128,7 +138,7 @@ fn query(cluster: &Path, conf: &Path, database: &str, statement: &str) -> Result
         "-c".as_ref(),
         shell.as_ref(),
         "sh".as_ref(),
-        POSTGRESQL.as_ref(),
+        server.as_ref(),
         "--single".as_ref(),
         "-D".as_ref(),
         cluster.as_os_str(),

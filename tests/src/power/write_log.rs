@@ -39,7 +39,7 @@ pub struct WriteLog {
 }
 
 impl WriteLog {
-    /// Reads the log as far as its superblock vouches for it: up to the last flush.
+    /// Reads the log as far as its superblock vouches for it, up to the last flush, and no further than it is whole.
     pub fn read(path: &Path) -> Result<WriteLog> {
         let file = fs_err::File::open(path)?.into_parts().0;
         let number = |at: u64| -> Result<u64> {
@@ -57,17 +57,25 @@ impl WriteLog {
         let mut requests = Vec::new();
         let mut at = SECTOR;
         for entry in 0..number(16)? {
+            if at + SECTOR > length {
+                break;
+            }
             let (sector, sectors, flags) = (number(at)?, number(at + 8)?, number(at + 16)?);
             at += SECTOR;
-            let (start, length) = (sector * SECTOR, sectors * SECTOR);
+            // QEMU gives an entry its place before it writes it: one that was on its way when QEMU was killed is a hole, and so
+            // its length is not known.
+            if (sectors, flags) == (0, 0) || flags & DISCARD == 0 && at + sectors * SECTOR > length {
+                break;
+            }
+            let (start, bytes) = (sector * SECTOR, sectors * SECTOR);
             requests.push(match flags {
                 0 => {
                     let data = at;
-                    at += length;
-                    Request::Write { at: start, length, data }
+                    at += bytes;
+                    Request::Write { at: start, length: bytes, data }
                 }
                 FLUSH => Request::Flush,
-                DISCARD => Request::Discard { at: start, length },
+                DISCARD => Request::Discard { at: start, length: bytes },
                 _ => bail!("`{}`: entry {entry} has flags {flags:#x}", path.display()),
             });
         }
@@ -230,6 +238,21 @@ mod tests {
         seen.sort();
         seen.dedup();
         assert_eq!(seen, ["a...", "a.c.", "ab..", "abc."]);
+    }
+
+    #[test]
+    fn a_log_that_was_cut_ends_before_the_hole() {
+        let folder = tempfile::tempdir().unwrap();
+        log(folder.path(), "a!bc!");
+        let path = folder.path().join("log");
+        let whole = fs_err::read(&path).unwrap();
+        let third = 512 + (512 + 4096) + 512;
+        let mut holed = whole.clone();
+        holed[third..third + 512].fill(0);
+        for cut in [holed, whole[..third + 100].to_vec(), whole[..third + 2000].to_vec()] {
+            fs_err::write(&path, cut).unwrap();
+            assert_eq!(WriteLog::read(&path).unwrap().len(), 2);
+        }
     }
 
     #[test]
