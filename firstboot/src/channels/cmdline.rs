@@ -17,6 +17,8 @@ use crate::settings::schema::FIELDS;
 const FILE: &str = "proc/cmdline";
 /// What the operator knows it as.
 pub(super) const SOURCE: &str = "the kernel command line";
+/// What everybody can read.
+const THERE: &str = "the command line";
 const PREFIX: &str = "mastodon.";
 /// The one word that is no setting.
 const IMDS: &str = "imds";
@@ -50,28 +52,34 @@ pub(super) fn offers(line: &str) -> Result<Vec<Offer>> {
         }
         if FIELDS.iter().any(|field| field.path == key && field.is_secret()) || key.starts_with("extra-env.")
         {
-            return Err(secret(&key));
+            return Err(secret(SOURCE, &key, THERE));
         }
         words.say(&key, &value)?;
     }
     let offers = words.offers()?;
     for offer in &offers {
-        let Ok(table) = toml::from_str(&offer.text) else { continue };
-        for path in merge::leaves(&table).keys() {
-            let within = |secret: &str| {
-                path.strip_prefix(secret).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            };
-            if let Some(field) = FIELDS.iter().find(|field| field.is_secret() && within(field.path)) {
-                return Err(secret(field.path));
-            }
-        }
+        refuse_secrets(offer, THERE)?;
     }
     Ok(offers)
 }
 
-fn secret(key: &str) -> anyhow::Error {
+/// Refuses an offer with a secret in it that everybody can read there.
+pub(super) fn refuse_secrets(offer: &Offer, there: &str) -> Result<()> {
+    let Ok(table) = toml::from_str(&offer.text) else { return Ok(()) };
+    for path in merge::leaves(&table).keys() {
+        let within = |secret: &str| {
+            path.strip_prefix(secret).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        if let Some(field) = FIELDS.iter().find(|field| field.is_secret() && within(field.path)) {
+            return Err(secret(&offer.source, field.path, there));
+        }
+    }
+    Ok(())
+}
+
+fn secret(source: &str, key: &str, there: &str) -> anyhow::Error {
     anyhow::anyhow!(Wrong(format!(
-        "{SOURCE}: key `{key}`: everybody on this machine can read the command line, so no secret may stand there: remove it, \
+        "{source}: key `{key}`: everybody on this machine can read {there}, so no secret may stand there: remove it, \
          change that secret where it is used, and give it another way, such as fw_cfg, SMBIOS type 11 or a config volume"
     )))
 }

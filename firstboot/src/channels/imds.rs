@@ -3,7 +3,8 @@
 //! Only a machine that says it is EC2's asks, or one whose kernel command line says `mastodon.imds=on`: elsewhere the address may be
 //! anybody's. First a token by PUT, then the data with it, each with a deadline of its own and a limit on its size, over IPv4 and,
 //! where that is not answered, over IPv6. A hop limit of 1, as an instance has it by default, is enough. Version 1, which needs no
-//! token, is never used: a machine that a stranger can make fetch addresses would give its data away.
+//! token, is never used: a machine that a stranger can make fetch addresses would give its data away. Every process of the machine can ask as we
+//! do, so secrets are refused as on the kernel's command line.
 
 mod answer;
 
@@ -42,7 +43,7 @@ pub(super) enum Asked {
     Nothing,
     /// The user-data, if it is ours.
     Offer(Offer),
-    /// Nobody answers: there may be no link yet.
+    /// Nobody answers, or not in time: there may be no link yet, or the service is busy.
     Silent(String),
 }
 
@@ -78,10 +79,10 @@ pub(super) fn ask(places: &[SocketAddr], patience: Duration) -> Result<Asked> {
     let mut silence = Vec::new();
     for place in places {
         match TcpStream::connect_timeout(place, patience) {
-            Ok(stream) => {
-                return converse(*place, &stream, patience)
-                    .with_context(|| format!("asking EC2's metadata at `{place}`"));
-            }
+            Ok(stream) => match converse(*place, &stream, patience) {
+                Err(error) if is_passing(&error) => silence.push(format!("`{place}`: {error:#}")),
+                said => return said.with_context(|| format!("asking EC2's metadata at `{place}`")),
+            },
             Err(error) => silence.push(format!("`{place}`: {error}")),
         }
     }
@@ -92,11 +93,22 @@ pub(super) fn ask(places: &[SocketAddr], patience: Duration) -> Result<Asked> {
     )))
 }
 
+/// What may be over the next time: a service that is busy, or a connection that broke. What is wrong with an answer is not.
+fn is_passing(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<std::io::Error>() || cause.is::<Busy>())
+}
+
+/// A status that asks for patience, or no answer in time.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Busy(String);
+
 fn converse(place: SocketAddr, stream: &TcpStream, patience: Duration) -> Result<Asked> {
     let life = format!("X-aws-ec2-metadata-token-ttl-seconds: {TOKEN_LIFE}");
     let answer = request(stream, place, "PUT", "/latest/api/token", &life, patience)?;
     let token = match answer.status {
         200 => token(&answer.body)?,
+        status @ (429 | 500..) => bail!(Busy(format!("it gave no token, but status {status}"))),
         403 => bail!("the metadata of this instance is switched off: switch it on in the instance's options"),
         status => bail!("it gave no token, but status {status}: look at the instance's metadata options"),
     };
@@ -115,8 +127,13 @@ pub(super) fn judge(bytes: &[u8]) -> Result<Asked> {
 
 fn user_data(answer: Answer) -> Result<Asked> {
     match answer.status {
-        200 => Ok(userdata::read(SOURCE, answer.body)?.map_or(Asked::Nothing, Asked::Offer)),
+        200 => {
+            let offer = userdata::read(SOURCE, answer.body)?;
+            offer.iter().try_for_each(|offer| cmdline::refuse_secrets(offer, "EC2's user-data"))?;
+            Ok(offer.map_or(Asked::Nothing, Asked::Offer))
+        }
         404 => Ok(Asked::Nothing),
+        status @ (429 | 500..) => bail!(Busy(format!("it gave no user-data, but status {status}"))),
         status => bail!("it gave no user-data, but status {status}: look at the instance's metadata options"),
     }
 }
@@ -152,7 +169,7 @@ fn request(
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            bail!("the answer took longer than {} s: it is asked again", patience.as_secs());
+            bail!(Busy(format!("the answer took longer than {} s", patience.as_secs())));
         }
         stream.set_read_timeout(Some(left))?;
         match (&*stream).read(&mut buffer) {

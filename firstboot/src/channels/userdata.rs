@@ -1,6 +1,7 @@
 //! `user-data`, as cloud-init's datasources hand it over: on a config volume and from EC2.
 //!
-//! Ours is a configuration in TOML, plain, gzip, or Base64 of either; a first line `#mastodon-appliance` says so, but is not needed.
+//! Ours is a configuration in TOML, plain, gzip, or Base64 of either; a first line `#mastodon-appliance` says so. Without it, a
+//! key `schema` or `domain` at the top does: others have TOML, too, and a text of comments alone is nobody's.
 //! The formats of others are told apart by their first line, as cloud-init does, and refused with one sentence each: nothing in
 //! them is carried out.
 
@@ -38,7 +39,8 @@ pub(super) fn read(source: &str, bytes: Vec<u8>) -> Result<Option<Offer>> {
     if let Some(kind) = format(&text) {
         bail!("{source} is {kind}, which this appliance does not carry out: {REMEDY}");
     }
-    if !is_marked(&text) && toml::from_str::<toml::Table>(&text).is_err() {
+    let is_like_ours = |table: toml::Table| ["schema", "domain"].iter().any(|key| table.contains_key(*key));
+    if !is_marked(&text) && !toml::from_str(&text).is_ok_and(is_like_ours) {
         bail!(
             "{source} is in an unknown format: {REMEDY}; with `{MARK}` as its first line the place of a mistake in it is named"
         );
@@ -143,6 +145,8 @@ mod tests {
             ("{}", "is JSON"),
             ("variant: fcos\n", "is a Butane configuration"),
             ("hello world\n", "is in an unknown format"),
+            ("# nothing yet\n", "is in an unknown format"),
+            ("[settings.host-containers.admin]\nenabled = true\n", "is in an unknown format"),
             ("\u{1f}", "is in an unknown format"),
         ] {
             let message = said(text.as_bytes());

@@ -6,7 +6,10 @@ use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
 
-const SHORT: Duration = Duration::from_millis(700);
+/// Long enough for a busy machine: nobody waits for it where an answer comes.
+const PATIENT: Duration = Duration::from_secs(20);
+/// For the answer that never comes.
+const SHORT: Duration = Duration::from_millis(300);
 
 /// A server that gives each connection its answer, and tells what it was asked.
 fn server(address: &str, answers: Vec<Vec<u8>>) -> Option<(SocketAddr, Receiver<String>)> {
@@ -22,8 +25,8 @@ fn server(address: &str, answers: Vec<Vec<u8>>) -> Option<(SocketAddr, Receiver<
             let _ = sender.send(head);
             let _ = stream.write_all(&answer);
             if answer.is_empty() {
-                // Says nothing, but holds the connection.
-                std::thread::sleep(SHORT * 3);
+                // Says nothing, but holds the connection until the other side gives up.
+                let _ = reader.read_line(&mut String::new());
             }
         }
     });
@@ -37,7 +40,11 @@ fn answer(status: &str, body: &[u8]) -> Vec<u8> {
 
 fn said(answers: Vec<Vec<u8>>) -> String {
     let (place, _) = server("127.0.0.1:0", answers).unwrap();
-    match ask(&[place], SHORT) {
+    told(place, PATIENT)
+}
+
+fn told(place: SocketAddr, patience: Duration) -> String {
+    match ask(&[place], patience) {
         Ok(Asked::Offer(offer)) => format!("{}: {}", offer.source, offer.text),
         Ok(Asked::Nothing) => "nothing".to_owned(),
         Ok(Asked::Silent(text)) => format!("silent: {text}"),
@@ -58,7 +65,7 @@ fn user_data_is_fetched_with_a_token() {
         };
         // The first place refuses the connection, as where there is no route.
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let Ok(Asked::Offer(offer)) = ask(&[gone, place], SHORT) else { panic!("no offer from {address}") };
+        let Ok(Asked::Offer(offer)) = ask(&[gone, place], PATIENT) else { panic!("no offer from {address}") };
         assert_eq!((offer.source.as_str(), offer.text.as_str()), (SOURCE, ours));
         let first = asked.recv().unwrap();
         assert!(first.starts_with("PUT /latest/api/token HTTP/1.1\r\n"), "{first}");
@@ -83,20 +90,42 @@ fn every_other_answer_is_told() {
         (vec![token(), answer("401 Unauthorized", b"")], "status 401"),
         (vec![token(), answer("200 OK", b"#cloud-config\n")], "is a cloud-config"),
         (vec![token(), answer("200 OK", b"#!/bin/sh\n")], "is a script"),
+        (
+            vec![token(), answer("200 OK", b"schema = 1\n[mail]\npassword = \"hunter2\"\n")],
+            "user-data of EC2: key `mail.password`: everybody on this machine can read EC2's user-data",
+        ),
         (vec![token(), answer("200 OK", b"ab")[..40].to_vec()], "not HTTP, or is cut short"),
         (vec![token(), answer("200 OK", &vec![b'#'; 2 << 20])], "larger than 1 MiB"),
         (vec![b"SSH-2.0-OpenSSH_9.2\r\n".to_vec()], "not HTTP"),
-        (vec![Vec::new()], "reading the answer"),
     ] {
         let message = said(answers);
         assert!(
-            message.starts_with("asking EC2's metadata at `127.0.0.1:") && message.contains(part),
+            message.starts_with("asking EC2's metadata at `127.0.0.1:")
+                && message.contains(part)
+                && !message.contains("hunter2"),
             "{message}"
         );
     }
     let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let Ok(Asked::Silent(text)) = ask(&[gone], SHORT) else { panic!("somebody answered") };
+    let Ok(Asked::Silent(text)) = ask(&[gone], PATIENT) else { panic!("somebody answered") };
     assert!(text.contains("mastodon.imds=off"), "{text}");
+}
+
+#[test]
+fn what_passes_is_asked_again() {
+    let token = || answer("200 OK", b"token");
+    for answers in [
+        vec![answer("503 Service Unavailable", b"")],
+        vec![answer("429 Too Many Requests", b"")],
+        vec![token(), answer("500 Internal Server Error", b"")],
+    ] {
+        let message = said(answers);
+        assert!(message.starts_with("silent: ") && message.contains("status "), "{message}");
+    }
+    // One that holds the connection and says nothing.
+    let (place, _) = server("127.0.0.1:0", vec![Vec::new()]).unwrap();
+    let message = told(place, SHORT);
+    assert!(message.starts_with("silent: ") && !message.contains("refused"), "{message}");
 }
 
 #[test]
