@@ -168,6 +168,13 @@ pub fn erase(path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes a folder that has to be empty: what is left in a place where something was mounted may be the mount itself.
+pub fn remove_empty_folder(path: &Path) -> Result<()> {
+    fs::remove_dir(path)?;
+    faults::removed(path);
+    sync_folder(parent(path))
+}
+
 /// Writes over a part of a device, in place and durably: for what has no file system yet.
 pub fn overwrite(device: &std::fs::File, content: &[u8], offset: u64) -> std::io::Result<()> {
     device.write_all_at(content, offset)?;
@@ -233,7 +240,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::Path;
 
-    use super::{erase, flip_link, folder_with, scratch, scratch_folder, write};
+    use super::{erase, flip_link, folder_with, remove_empty_folder, scratch, scratch_folder, write};
 
     fn mode(path: &Path) -> u32 {
         path.symlink_metadata().unwrap().permissions().mode() & 0o7777
@@ -272,5 +279,11 @@ mod tests {
         fs_err::write(path.join("file"), "").unwrap();
         scratch_folder(&path).unwrap();
         assert_eq!(fs_err::read_dir(&path).unwrap().count(), 0);
+        assert!(
+            remove_empty_folder(path.parent().unwrap()).is_err() && path.exists(),
+            "only an empty one goes"
+        );
+        remove_empty_folder(&path).unwrap();
+        assert!(!path.exists());
     }
 }

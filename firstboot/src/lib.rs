@@ -20,7 +20,6 @@ pub mod acme;
 #[cfg(feature = "appliance")]
 pub mod block;
 #[cfg(feature = "appliance")]
-#[allow(clippy::disallowed_methods, reason = "does not go through durable.rs in every place yet")]
 pub mod channels;
 #[cfg(feature = "appliance")]
 pub mod cli;

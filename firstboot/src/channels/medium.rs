@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::durable;
 use crate::exec::Run;
 
 /// Of this process alone: `appliance diagnose` looks while the daemon does, and neither may read or unmount what the other mounted.
@@ -60,7 +61,7 @@ struct Mount {
 impl Mount {
     fn read_only(device: &Path) -> Result<Mount> {
         let folder = mount_point();
-        fs_err::create_dir_all(&folder)?;
+        durable::folder(Path::new(&folder))?;
         let device = device.to_string_lossy();
         // A journalling file system could be written to even by a read-only mount; volumes for exchange have none.
         let options = ["-t", "iso9660,udf,vfat", "-o", "ro,nosuid,nodev,noexec", "--", &device, &folder];
@@ -74,7 +75,7 @@ impl Mount {
         self.open = false;
         let folder = mount_point();
         Run::new("umount", &["--", &folder]).text()?;
-        Ok(fs_err::remove_dir(folder)?)
+        durable::remove_empty_folder(Path::new(&folder))
     }
 }
 

@@ -22,6 +22,18 @@ pub(super) struct Layer {
     pub(super) is_full: bool,
 }
 
+impl Layer {
+    /// The instance that it says it is for.
+    pub(super) fn domain(&self) -> Option<&str> {
+        self.leaves.get("domain").and_then(Value::as_str)
+    }
+
+    /// Whether it says nothing else than a domain.
+    pub(super) fn is_for(&self, domain: Option<&str>) -> bool {
+        self.domain().is_none() || self.domain() == domain
+    }
+}
+
 /// Reads an offer; `Err` when it is wrong by itself, whatever others may add.
 pub(super) fn layer(offer: Offer) -> Result<Layer, String> {
     if offer.text.len() as u64 > LIMIT {

@@ -8,8 +8,8 @@
 //!   is ours and is wrong stops first boot, unless a full configuration stands above it: a lower channel must not name the instance for
 //!   ever because somebody mistyped a line in a higher one.
 //! - What is stored in `/etc/appliance/config.toml` is never overwritten by a channel that says what it said before. Until there is a
-//!   database, new words of a channel replace it: a first configuration with a wrong address would otherwise shut the machine for ever.
-//!   With the database they only fill keys that the stored one lacks and no channel has stated before, once a boot; the domain is
+//!   database, new words of a channel replace what it gave, and nothing that the operator edited: a first configuration with a wrong
+//!   address would otherwise shut the machine for ever. With the database they only fill keys that the stored one lacks and no channel has stated before, once a boot; the domain is
 //!   settled. A key that was stated before and is gone was removed by the operator.
 
 mod cmdline;
@@ -112,7 +112,7 @@ pub fn search(root: &Path) -> Search {
         Err(error) => return Search { refused: vec![format!("{error:#}")], ..Search::default() },
     };
     let settled = settled_domain(root);
-    let given = Given::read(root);
+    let given = Given::read(root, stored.as_ref().map(|stored| stored.text.as_str()));
     let Some(stored) = stored else { return newest(&offered(root), settled.as_deref()) };
     let kept = kept(&stored, given.as_ref(), settled.as_deref());
     if settled.is_some() {
@@ -120,35 +120,42 @@ pub fn search(root: &Path) -> Search {
     }
     let offered = offered(root);
     let newest = newest(&offered, None);
-    let is_news = newest.found.as_ref().is_some_and(|(_, offer)| match &given {
-        Some(given) => given.is_news(&offered.layers),
-        // Nothing was taken of any channel, or a cut came before it was noted down.
-        None => offer.text == stored.text,
-    });
-    if is_news { newest } else { filled(kept, &offered, given) }
+    let newest_text = newest.found.as_ref().map(|(_, offer)| &offer.text);
+    match &given {
+        Some(given) if newest_text.is_some() && given.is_news(&offered.layers) => {
+            renewed(newest, &offered, &stored, given)
+        }
+        // What is remembered was lost, and it can be told what it was.
+        None if newest_text == Some(&stored.text) => newest,
+        _ => {
+            let given = given.unwrap_or_else(Given::of_operator);
+            filled(kept, &offered, given, None)
+        }
+    }
 }
 
 /// Searches, and stores what a channel gave: the commit point of the configuration.
 pub fn adopt(root: &Path) -> Result<Search> {
     let mut search = search(root);
     let looked = root.join(&LOOKED[1..]);
+    let mut is_last_look = false;
     if settled_domain(root).is_some() && search.found.is_some() && !looked.exists() {
         let offered = offered(root);
         // What may answer later is worth another look, but not for ever: looking may mean mounting.
-        if offered.waiting.is_empty() || minutes_up(root) >= PATIENCE {
-            durable::write(&looked, b"", 0o644, None)?;
-        }
+        is_last_look = offered.waiting.is_empty() || minutes_up(root) >= PATIENCE;
+        let text = search.found.as_ref().map(|(_, offer)| offer.text.as_str());
         let settled = settled_domain(root);
-        for layer in &offered.layers {
-            let domain = layer.leaves.get("domain").and_then(toml::Value::as_str);
-            search
-                .notes
-                .extend(domain.and_then(|said| frozen(said, &layer.offer.source, settled.as_deref())));
-        }
-        search = filled(search, &offered, Given::read(root));
+        search = match search.given.clone().or_else(|| Given::read(root, text)) {
+            Some(given) => filled(search, &offered, given, settled.as_deref()),
+            None => baseline(search, &offered),
+        };
     }
     if let Some(((_, offer), given)) = search.found.as_ref().zip(search.given.as_ref()) {
         stored::store(root, &offer.text, given)?;
+    }
+    // Last, so that what goes wrong above is tried again.
+    if is_last_look {
+        durable::write(&looked, b"", 0o644, None)?;
     }
     if search.found.is_none() && !search.waiting.is_empty() {
         search.notes.extend(link::raise(root));
@@ -164,10 +171,7 @@ fn minutes_up(root: &Path) -> u64 {
 
 /// Makes the next pass look at the channels again, also when the domain is settled.
 pub fn look_again(root: &Path) -> Result<()> {
-    match fs_err::remove_file(root.join(&LOOKED[1..])) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
+    durable::remove(&root.join(&LOOKED[1..]))
 }
 
 /// What every channel from outside offers, one line each, without any value.
@@ -178,15 +182,15 @@ pub fn survey(root: &Path) -> String {
     for layer in &offered.layers {
         let source = &layer.offer.source;
         let keys: Vec<&str> = layer.leaves.keys().map(String::as_str).collect();
-        let mut line = match layer.leaves.get("domain").and_then(toml::Value::as_str) {
+        let mut line = match layer.domain() {
             Some(domain) if layer.is_full => format!("{source}: valid, for the instance `{domain}`"),
             _ => format!("{source}: a part: {}", keys.join(", ")),
         };
-        let domain = layer.leaves.get("domain").and_then(toml::Value::as_str);
+        let domain = layer.domain();
         if let Some(settled) =
             settled.as_deref().filter(|settled| domain.is_some_and(|said| said != *settled))
         {
-            line.push_str(&format!("; key `domain` is passed over: this instance is `{settled}` for ever"));
+            line.push_str(&format!("; nothing of it is taken: this instance is `{settled}` for ever"));
         }
         lines.push(line);
     }
@@ -219,13 +223,16 @@ impl Search {
 fn offered(root: &Path) -> Offered {
     let mut offered = Offered::default();
     let mut is_full = false;
+    let mut domain: Option<String> = None;
     for look in CHANNELS {
         let said = look(root);
         let mut wrong = said.wrong;
         for offer in said.offers {
             match merge::layer(offer) {
                 Ok(layer) => {
-                    is_full |= layer.is_full;
+                    domain = domain.or(layer.domain().map(str::to_owned));
+                    // One of another instance is passed over, so it stands above nothing.
+                    is_full |= layer.is_full && layer.domain() == domain.as_deref();
                     offered.layers.push(layer);
                 }
                 Err(reason) => wrong.push(reason),
@@ -265,8 +272,13 @@ fn newest(offered: &Offered, settled: Option<&str>) -> Search {
     search
 }
 
-/// Puts the layers together. One below the first full configuration that does not fit to those above it is passed over.
+/// Puts the layers together. One of another instance is passed over: its password and its keys belong to that. So is one below the first
+/// full configuration that does not fit to those above it.
 fn together(layers: &[Layer], notes: &mut Vec<String>) -> Result<(Settings, Merged), String> {
+    let domain = layers.iter().find_map(Layer::domain);
+    let (layers, others): (Vec<Layer>, Vec<Layer>) =
+        layers.iter().cloned().partition(|layer| domain.is_none() || layer.is_for(domain));
+    notes.extend(others.iter().filter_map(|layer| foreign_domain(layer, domain?, None)));
     let full = layers.iter().position(|layer| layer.is_full).map_or(layers.len(), |first| first + 1);
     let (needed, rest) = layers.split_at(full);
     let mut merged = Merged::of(needed);
@@ -283,6 +295,12 @@ fn together(layers: &[Layer], notes: &mut Vec<String>) -> Result<(Settings, Merg
 }
 
 impl Search {
+    /// What the channels had to say beside their offers.
+    fn hear(&mut self, offered: &Offered) {
+        self.waiting.clone_from(&offered.waiting);
+        self.notes.extend([&offered.refused[..], &offered.damaged, &offered.notes].concat());
+    }
+
     /// Takes a configuration that keeps to the domain, if that is settled.
     fn take(&mut self, settings: Settings, merged: &Merged, layers: &[Layer], settled: Option<&str>) {
         let source = merged.givers().join(", ");
@@ -301,6 +319,84 @@ impl Search {
         self.sources.clone_from(&merged.sources);
         self.found = Some((settings, Offer { source, text }));
     }
+}
+
+/// The stored configuration with the channels' new words, before there is a database. What the operator changed, added or removed stays
+/// so; every other key is taken anew, and one whose channel is silent now stays. Where that fits together in no way, the channels' words
+/// count alone: they are the way to correct a configuration that locks everybody out.
+fn renewed(mut newest: Search, offered: &Offered, stored: &Offer, given: &Given) -> Search {
+    let own = leaves_of(stored);
+    let sources = given.sources(&own);
+    let removed = given.removed(&own);
+    let part = |source: &str, is_in: &dyn Fn(&str) -> bool| Layer {
+        offer: Offer { source: source.to_owned(), text: String::new() },
+        leaves: own
+            .iter()
+            .filter(|(path, _)| is_in(path))
+            .map(|(path, value)| (path.clone(), value.clone()))
+            .collect(),
+        is_full: false,
+    };
+    let is_from = |path: &str, source: &str| sources.get(path).is_some_and(|giver| giver == source);
+    let edited = part(STORED, &|path| is_from(path, STORED));
+    let edits: Vec<String> = edited.leaves.keys().chain(&removed).cloned().collect();
+    let mut layers = vec![edited];
+    for layer in &offered.layers {
+        let mut layer = layer.clone();
+        layer.leaves.retain(|path, _| !removed.contains(path));
+        layers.push(layer);
+    }
+    // Of a channel that is silent now, or passed over, unless its instance has been given up.
+    let domain = layers.iter().find_map(Layer::domain);
+    if domain.is_none() || domain == own.get("domain").and_then(toml::Value::as_str) {
+        let speaks =
+            |source: &str| layers.iter().any(|layer| layer.offer.source == source && layer.is_for(domain));
+        let mut silent: Vec<&String> = sources.values().filter(|source| !speaks(source)).collect();
+        silent.sort_unstable();
+        silent.dedup();
+        let silent: Vec<Layer> =
+            silent.into_iter().map(|source| part(source, &|path| is_from(path, source))).collect();
+        layers.extend(silent);
+    }
+    let mut notes = Vec::new();
+    let (settings, merged) = match together(&layers, &mut notes) {
+        Ok(made) => made,
+        Err(reason) => {
+            newest.notes.push(format!(
+                "what was edited in `{STORED}` does not fit to what the channels say now, and is gone: {reason}"
+            ));
+            return newest;
+        }
+    };
+    if newest.found.as_ref().is_some_and(|(_, offer)| leaves_of(offer) == merged.values) {
+        return newest;
+    }
+    let mut search = Search::default();
+    search.hear(offered);
+    search.notes.extend(notes);
+    if !edits.is_empty() {
+        search.notes.push(format!(
+            "`{}` stays as it was edited in `{STORED}`; remove that file to take what the channels say",
+            edits.join("`, `")
+        ));
+    }
+    // Where nothing but new keys came, the rest of the text is the operator's as it is.
+    let is_more = own.iter().all(|(path, value)| merged.values.get(path) == Some(value));
+    let text = if is_more {
+        let mut holes = merged.clone();
+        holes.values.retain(|path, _| !own.contains_key(path));
+        merge::add(&stored.text, &own, &holes)
+    } else {
+        merged.render().0
+    };
+    let mut renewed = Given::default();
+    renewed.note(&offered.layers, &merged);
+    let is_kept = |path: &str| edits.iter().any(|edit| edit == path);
+    renewed.keep(given, is_kept);
+    search.given = Some(renewed);
+    search.sources.clone_from(&merged.sources);
+    search.found = Some((settings, Offer { source: STORED.to_owned(), text }));
+    search
 }
 
 /// The stored configuration as it is.
@@ -324,15 +420,31 @@ fn leaves_of(stored: &Offer) -> merge::Leaves {
     toml::from_str(&stored.text).map(|table| merge::leaves(&table)).unwrap_or_default()
 }
 
+/// The stored configuration of a settled machine that does not know any more what its channels have stated: nothing is added, since what
+/// the operator removed would come back. What is offered now counts as stated, once every channel has been heard.
+fn baseline(mut search: Search, offered: &Offered) -> Search {
+    search.hear(offered);
+    if [&offered.waiting, &offered.damaged, &offered.refused].iter().all(|silent| silent.is_empty()) {
+        let mut given = Given::of_operator();
+        for layer in &offered.layers {
+            given.pass(layer.leaves.keys().map(|path| (path.as_str(), layer.offer.source.as_str())));
+        }
+        search.given = Some(given);
+    }
+    search
+}
+
 /// The stored configuration with what channels add to it: keys that it lacks, and that no channel has stated before.
-fn filled(mut search: Search, offered: &Offered, given: Option<Given>) -> Search {
-    search.waiting.clone_from(&offered.waiting);
-    search.notes.extend([&offered.refused[..], &offered.damaged, &offered.notes].concat());
-    let Some((_, stored)) = search.found.clone() else { return search };
-    let mut given = given.unwrap_or_else(Given::of_operator);
+fn filled(mut search: Search, offered: &Offered, mut given: Given, settled: Option<&str>) -> Search {
+    search.hear(offered);
+    let Some((settings, stored)) = search.found.clone() else { return search };
     let mut text = stored.text.clone();
     let mut own = leaves_of(&stored);
     for layer in &offered.layers {
+        if let Some(reason) = foreign_domain(layer, settings.domain.as_str(), settled) {
+            search.notes.push(reason);
+            continue;
+        }
         let mut holes = Merged::default();
         for (path, value) in &layer.leaves {
             if !own.contains_key(path) && !given.knows(path) {
@@ -362,6 +474,19 @@ fn filled(mut search: Search, offered: &Offered, given: Option<Given>) -> Search
         }
     }
     search
+}
+
+/// Why nothing of a layer is taken, if it is another instance's.
+fn foreign_domain(layer: &Layer, domain: &str, settled: Option<&str>) -> Option<String> {
+    let said = layer.domain().filter(|said| *said != domain)?;
+    let source = &layer.offer.source;
+    Some(match frozen(said, source, settled) {
+        Some(reason) => format!("{reason}; nothing of it is taken"),
+        None => format!(
+            "{source}: key `domain`: it says `{}`, but the configuration in force is for `{domain}`: nothing of it is taken",
+            said.escape_debug()
+        ),
+    })
 }
 
 /// Why a domain is not this instance's, if it is not.

@@ -33,19 +33,45 @@ pub(super) struct Given {
     operator: bool,
 }
 
+fn hash(text: &str) -> String {
+    stamp::hash(text.as_bytes())
+}
+
 /// Where a key came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Taken {
     source: String,
-    /// The hash of its value: an edited one is the operator's.
+    /// The hash of its value: an edited one is the operator's. Empty for a key that was seen and not taken.
     value: String,
 }
 
+/// What is on the disk: it is written before the text that it belongs to.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    given: Given,
+    /// What counts while the former text still lies there.
+    former: Option<Former>,
+}
+
+/// What was in force before a text was replaced.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Former {
+    /// The hash of the text; `None` when there was none.
+    text: Option<String>,
+    given: Option<Given>,
+}
+
 impl Given {
-    /// `None` when nothing was ever taken of a channel, or nothing is known of it.
-    pub(super) fn read(root: &Path) -> Option<Given> {
-        serde_json::from_slice(&fs_err::read(root.join(&GIVEN[1..])).ok()?).ok()
+    /// For the text that is stored. `None` when nothing was ever taken of a channel, or nothing is known of it.
+    pub(super) fn read(root: &Path, text: Option<&str>) -> Option<Given> {
+        let record: Record = serde_json::from_slice(&fs_err::read(root.join(&GIVEN[1..])).ok()?).ok()?;
+        match record.former {
+            Some(former) if former.text == text.map(hash) => former.given,
+            _ => Some(record.given),
+        }
     }
 
     /// For a stored file that no channel gave.
@@ -55,20 +81,38 @@ impl Given {
 
     /// Takes note of texts and of what came out of them.
     pub(super) fn note(&mut self, layers: &[Layer], merged: &Merged) {
-        self.texts.extend(layers.iter().map(|layer| stamp::hash(layer.offer.text.as_bytes())));
+        self.texts.extend(layers.iter().map(|layer| hash(&layer.offer.text)));
         for (path, value) in &merged.values {
             if let Some(source) = merged.sources.get(path) {
-                let value = stamp::hash(value.to_string().as_bytes());
+                let value = hash(&value.to_string());
                 self.keys.insert(path.clone(), Taken { source: source.clone(), value });
             }
         }
     }
 
+    /// Takes note of keys that are not to be taken: whoever removes them has seen them.
+    pub(super) fn pass<'a>(&mut self, paths: impl Iterator<Item = (&'a str, &'a str)>) {
+        for (path, source) in paths {
+            let taken = Taken { source: source.to_owned(), value: String::new() };
+            self.keys.entry(path.to_owned()).or_insert(taken);
+        }
+    }
+
+    /// Remembers of keys what another record says of them.
+    pub(super) fn keep(&mut self, former: &Given, is_kept: impl Fn(&str) -> bool) {
+        let kept = former.keys.iter().filter(|(path, _)| is_kept(path));
+        self.keys.extend(kept.map(|(path, taken)| (path.clone(), taken.clone())));
+    }
+
+    /// The keys that a channel stated and that are not stored.
+    pub(super) fn removed(&self, stored: &Leaves) -> BTreeSet<String> {
+        self.keys.keys().filter(|path| !stored.contains_key(*path)).cloned().collect()
+    }
+
     /// Whether any channel says something else than what was taken of it. One that has fallen silent says nothing new, and nothing is
     /// news to a file of the operator's own.
     pub(super) fn is_news(&self, layers: &[Layer]) -> bool {
-        !self.operator
-            && layers.iter().any(|layer| !self.texts.contains(&stamp::hash(layer.offer.text.as_bytes())))
+        !self.operator && layers.iter().any(|layer| !self.texts.contains(&hash(&layer.offer.text)))
     }
 
     /// Whether a key was stated before, so that the operator has seen it: where it is gone, he has removed it.
@@ -79,18 +123,67 @@ impl Given {
     /// The channel of every stored key; the stored file itself for what is written or edited there.
     pub(super) fn sources(&self, stored: &Leaves) -> BTreeMap<String, String> {
         let source = |(path, value): (&String, &toml::Value)| {
-            let hash = stamp::hash(value.to_string().as_bytes());
-            let taken = self.keys.get(path).filter(|taken| taken.value == hash);
+            let taken = self.keys.get(path).filter(|taken| taken.value == hash(&value.to_string()));
             (path.clone(), taken.map_or(PATH, |taken| &taken.source).to_owned())
         };
         stored.iter().map(source).collect()
     }
 }
 
-/// Stores a configuration, readable by root alone: it may hold a relay's password. A cut between the two files leaves news, which is
-/// taken once more.
+/// Stores a configuration, readable by root alone: it may hold a relay's password.
+///
+/// What is remembered is written first, and goes on holding what counted before until the new text is there: a cut before the text
+/// leaves the former pair, one after it the new one.
 pub(super) fn store(root: &Path, text: &str, given: &Given) -> Result<()> {
+    let before = look(root).ok().flatten().map(|offer| offer.text);
+    if before.as_deref() != Some(text) {
+        note(root, given, Some(former(root, before.as_deref())))?;
+    }
     durable::write(&root.join(&PATH[1..]), text.as_bytes(), 0o600, None)?;
-    durable::write(&root.join(&GIVEN[1..]), &serde_json::to_vec(given)?, 0o600, None)?;
-    Ok(())
+    note(root, given, None)
+}
+
+fn former(root: &Path, text: Option<&str>) -> Former {
+    Former { text: text.map(hash), given: Given::read(root, text) }
+}
+
+fn note(root: &Path, given: &Given, former: Option<Former>) -> Result<()> {
+    let record = Record { given: given.clone(), former };
+    durable::write(&root.join(&GIVEN[1..]), &serde_json::to_vec(&record)?, 0o600, None).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_belongs_to_the_text_at_every_cut() {
+        let root = tempfile::tempdir().unwrap();
+        let given = |key: &str| {
+            let mut given = Given::default();
+            given.pass([(key, "a channel")].into_iter());
+            given
+        };
+        let (one, two) = (given("one"), given("two"));
+        let read = |text| Given::read(root.path(), text);
+        // Cut before the first text, which a folder in its place stops, and after it.
+        let path = root.path().join(&PATH[1..]);
+        fs_err::create_dir_all(path.join("folder")).unwrap();
+        assert!(store(root.path(), "first", &one).is_err());
+        fs_err::remove_dir_all(path).unwrap();
+        assert_eq!(read(None), None);
+        assert_eq!(read(Some("first")), Some(one.clone()));
+        store(root.path(), "first", &one).unwrap();
+        // Cut before the next one: the former pair, also for whoever begins anew; after it: the new one, also when it was edited.
+        for _ in 0..2 {
+            note(root.path(), &two, Some(former(root.path(), Some("first")))).unwrap();
+            assert_eq!(read(Some("first")), Some(one.clone()));
+        }
+        assert_eq!(read(Some("second")), Some(two.clone()));
+        assert_eq!(read(Some("edited")), Some(two.clone()));
+        store(root.path(), "second", &two).unwrap();
+        // Nothing is left of the former one: its text may be written again by the operator.
+        assert_eq!(read(Some("first")), Some(two));
+        assert_eq!(look(root.path()).unwrap().unwrap().text, "second");
+    }
 }

@@ -31,6 +31,15 @@ fn a_channel_replaces_the_stored_configuration_until_the_domain_is_settled() {
     offer("schema = 1\n");
     assert_eq!(domain().unwrap(), "editeddon.example.net", "what is not valid replaces nothing");
     offer(&GOOD.replace("v6", "v4"));
+    assert_eq!(domain().unwrap(), "editeddon.example.net", "an edit stays");
+    fs_err::remove_file(&stored).unwrap();
+    assert_eq!(domain().unwrap(), "v4don.example.net");
+    offer(&GOOD.replace("v6", "v5"));
+    assert_eq!(domain().unwrap(), "v5don.example.net");
+    // A file that fits to nothing does not lock everybody out.
+    fs_err::write(&stored, "schema = 1\n").unwrap();
+    assert!(domain().is_none());
+    offer(&GOOD.replace("v6", "v4"));
     assert_eq!(domain().unwrap(), "v4don.example.net");
     settle_domain(root.path(), "v4don.example.net").unwrap();
     offer(GOOD);
@@ -104,7 +113,90 @@ fn several_channels_make_one_configuration() {
         b"mastodon.hostname=low mastodon.domain=b.example mastodon.mail.relay=192.0.2.25 mastodon.mail.from=a@a.example\n",
     );
     let (settings, _) = adopt(root.path()).unwrap().found.unwrap();
-    assert_eq!((settings.domain.as_str(), settings.hostname()), ("b.example", "top"));
+    assert_eq!((settings.domain.as_str(), settings.hostname()), ("b.example", "mine"));
+}
+
+#[test]
+fn edits_stay_when_a_channel_has_news_before_there_is_a_database() {
+    let full =
+        format!("{GOOD}hostname = \"top\"\nmail = {{ relay = \"192.0.2.25\", from = \"a@a.example\" }}\n");
+    let root = machine(&[
+        (FW_CFG, full.as_bytes()),
+        (SMBIOS, &structure(&[b"mastodon.network.search=example", b"mastodon.web.listen=dual"])),
+    ]);
+    adopt(root.path()).unwrap();
+    // One key edited, one added, one removed.
+    let edited = stored(&root).replace("\"top\"", "\"mine\"").replace("web.listen", "# web.listen");
+    put(&root, STORED, format!("{edited}admin.email = \"b@a.example\"\n").as_bytes());
+    let before = stored(&root);
+    adopt(root.path()).unwrap();
+    assert_eq!(stored(&root), before, "the same words change nothing");
+    // A channel that has said nothing yet: its keys come in, and the rest of the text is as it was.
+    put(&root, CMDLINE, b"mastodon.hostname=low mastodon.network.dns=192.0.2.53\n");
+    let search = adopt(root.path()).unwrap();
+    let text = stored(&root);
+    assert!(
+        text.contains("dns = [\"192.0.2.53\"]  # the kernel command line") && text.contains("# web.listen"),
+        "{text}"
+    );
+    assert_eq!(search.found.as_ref().unwrap().0.hostname(), "mine");
+    let note = "`admin.email`, `hostname`, `web.listen` stays as it was edited";
+    assert!(search.notes.iter().any(|note_| note_.starts_with(note)), "{:?}", search.notes);
+    let origin = super::search(root.path()).origin();
+    assert!(origin.contains("# hostname: from /etc/appliance/config.toml\n"), "{origin}");
+    assert!(origin.contains("# network.search: from SMBIOS type 11\n"), "{origin}");
+    // What was not edited follows its channel, what a channel takes back goes, what is of a silent one stays.
+    fs_err::remove_file(root.path().join(&SMBIOS[1..])).unwrap();
+    put(&root, CMDLINE, b"quiet\n");
+    put(&root, FW_CFG, format!("{GOOD}hostname = \"other\"\n").as_bytes());
+    let (settings, _) = adopt(root.path()).unwrap().found.unwrap();
+    assert_eq!(settings.hostname(), "mine");
+    let text = stored(&root);
+    assert!(!text.contains("mail.relay") && !text.contains("dual"), "{text}");
+    assert!(text.contains("network.search = [\"example\"]") && text.contains("b@a.example"), "{text}");
+}
+
+#[test]
+fn nothing_is_taken_of_another_instance() {
+    let other = b"mastodon.domain=b.example mastodon.hostname=sns mastodon.network.search=b.example\n";
+    let root = machine(&[(FW_CFG, GOOD.as_bytes()), (CMDLINE, other)]);
+    let search = adopt(root.path()).unwrap();
+    assert_eq!(stored(&root), GOOD);
+    insta::assert_snapshot!(search.notes.join("\n"), @"the kernel command line: key `domain`: it says `b.example`, but the configuration in force is for `v6don.example.net`: nothing of it is taken");
+    // Nor does it excuse what is wrong below it, where it does not count itself.
+    let root = machine(&[
+        (FW_CFG, b"schema = 1\ndomain = \"a.example\"\n[mail]\nlogin = \"a\"\n"),
+        (SMBIOS, &structure(&[b"mastodon.domain=b.example"])),
+        (CMDLINE, b"mastodon.hostnam=a\n"),
+    ]);
+    assert!(super::search(root.path()).refused[0].contains("`hostnam`"));
+}
+
+#[test]
+fn a_settled_machine_that_forgot_its_channels_adds_nothing() {
+    let part = structure(&[b"mastodon.network.search=example"]);
+    let root = machine(&[(STORED, GOOD.as_bytes()), (SMBIOS, &part[..4])]);
+    settle_domain(root.path(), "v6don.example.net").unwrap();
+    let given = "/etc/appliance/given.json";
+    put(&root, given, b"{\"damaged");
+    let boot = || {
+        look_again(root.path()).unwrap();
+        adopt(root.path()).unwrap();
+        stored(&root)
+    };
+    // A channel that cannot be heard may have stated anything.
+    assert_eq!(boot(), GOOD);
+    put(&root, SMBIOS, &part);
+    assert_eq!(boot(), GOOD);
+    assert_eq!(boot(), GOOD, "what was offered then counts as stated");
+    put(&root, SMBIOS, &structure(&[b"mastodon.network.search=net", b"mastodon.hostname=sns"]));
+    assert_eq!(boot(), format!("hostname = \"sns\"  # SMBIOS type 11\n{GOOD}"));
+    // What cannot be stored is tried again in the same boot.
+    look_again(root.path()).unwrap();
+    fs_err::remove_file(root.path().join(&given[1..])).unwrap();
+    put(&root, &format!("{given}/in-the-way"), b"");
+    assert!(adopt(root.path()).is_err());
+    assert!(!root.path().join(&super::LOOKED[1..]).exists());
 }
 
 #[test]
@@ -162,16 +254,16 @@ fn holes_of_a_settled_machine_are_filled_once() {
     boot();
     assert_eq!(stored(&root), without);
     // A key that nobody has stated before is a hole, one that is there is not; the domain is for ever.
-    put(
-        &root,
-        SMBIOS,
-        &structure(&[b"mastodon.domain=b.example", b"mastodon.hostname=sns", b"mastodon.network.search=net"]),
-    );
+    put(&root, SMBIOS, &structure(&[b"mastodon.domain=b.example", b"mastodon.hostname=other"]));
+    let mut notes = boot().notes;
+    assert_eq!(stored(&root), without);
+    put(&root, SMBIOS, &structure(&[b"mastodon.hostname=sns", b"mastodon.network.search=net"]));
     let search = boot();
+    notes.extend(search.notes);
     assert_eq!(stored(&root), format!("hostname = \"sns\"  # SMBIOS type 11\n{without}"));
     assert_eq!(search.found.unwrap().0.domain.as_str(), "v6don.example.net");
-    insta::assert_snapshot!(search.notes.join("\n"), @"
-    SMBIOS type 11: key `domain`: it says `b.example`, but this instance is `v6don.example.net` for ever, because every account carries that name; write `v6don.example.net` again, or start another instance on a blank data disk
+    insta::assert_snapshot!(notes.join("\n"), @"
+    SMBIOS type 11: key `domain`: it says `b.example`, but this instance is `v6don.example.net` for ever, because every account carries that name; write `v6don.example.net` again, or start another instance on a blank data disk; nothing of it is taken
     `hostname` added to `/etc/appliance/config.toml` from SMBIOS type 11
     ");
     put(&root, SMBIOS, &structure(&[b"mastodon.hostname=other"]));
@@ -188,8 +280,7 @@ fn holes_of_a_settled_machine_are_filled_once() {
 #[test]
 fn a_file_of_the_operators_own_is_filled_and_never_replaced() {
     let own = format!("# by hand\n{GOOD}");
-    let root =
-        machine(&[(STORED, own.as_bytes()), (CMDLINE, b"mastodon.domain=b.example mastodon.hostname=sns\n")]);
+    let root = machine(&[(STORED, own.as_bytes()), (CMDLINE, b"mastodon.hostname=sns\n")]);
     adopt(root.path()).unwrap();
     assert_eq!(stored(&root), format!("hostname = \"sns\"  # the kernel command line\n{own}"));
     put(&root, CMDLINE, b"mastodon.domain=c.example mastodon.hostname=other\n");
