@@ -5,17 +5,22 @@
 //! new folder has its owner and mode from the moment that it has its name. Scratch names end in `.new`, and whoever needs one again
 //! first removes what a cut left of it.
 //!
+//! Some of these files lie in folders that belong to a service, whose user can put a link or a pipe at any name in them at any time.
+//! So owners and modes are only changed through what is open already, and no link is followed to get there.
+//!
 //! The lint `disallowed_methods` refuses the calls that change files everywhere else. What lives in `/run` comes through here too:
 //! syncing memory costs nothing. Under the feature `faults` each operation can be the last one, see `durable/faults.rs`.
 #![expect(clippy::disallowed_methods, reason = "this is the one place")]
 
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use fs_err as fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
+use rustix::fs::{Mode, OFlags};
 
 #[cfg(feature = "faults")]
 pub mod faults;
@@ -35,8 +40,8 @@ pub fn write(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) 
     folder(parent(path))?;
     let temp = scratch(path);
     erase(&temp)?;
-    if is_as_wanted(path, content, mode, owner) {
-        sync_file(path)?;
+    if let Some(file) = as_wanted(path, content, mode, owner) {
+        sync_open(&file, path)?;
         sync_folder(parent(path))?;
         return Ok(false);
     }
@@ -44,32 +49,51 @@ pub fn write(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) 
     faults::created(&temp);
     file.write_all(content)?;
     faults::filled(&temp);
-    set_owner_and_mode(&temp, mode, owner)?;
-    file.sync_all()?;
-    faults::synced(&temp);
+    set_owner_and_mode(file.file(), &temp, mode, owner)?;
+    sync_open(file.file(), &temp)?;
     rename(&temp, path)?;
     Ok(true)
 }
 
-fn is_as_wanted(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> bool {
-    let Ok(meta) = path.symlink_metadata() else { return false };
-    meta.is_file() && has(&meta, mode, owner) && fs::read(path).is_ok_and(|old| old == content)
+/// The file, open, if there is nothing to do to it but a sync.
+fn as_wanted(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> Option<File> {
+    let file = open(path, OFlags::NOFOLLOW).ok()?;
+    let meta = file.metadata().ok()?;
+    let is_alike = meta.is_file() && meta.len() == content.len() as u64 && has(&meta, mode, owner);
+    let mut old = Vec::new();
+    // It may grow while it is read.
+    let is_read = is_alike && (&file).take(meta.len() + 1).read_to_end(&mut old).is_ok();
+    (is_read && old == content).then_some(file)
+}
+
+/// Opens for reading, and never waits for the other end of a pipe.
+fn open(path: &Path, flags: OFlags) -> Result<File> {
+    let flags = flags | OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path, flags, Mode::empty())
+        .with_context(|| format!("opening `{}`", path.display()))?;
+    Ok(file.into())
+}
+
+/// Opens a folder itself, not what a link in its place leads to.
+fn open_folder(path: &Path) -> Result<File> {
+    open(path, OFlags::NOFOLLOW | OFlags::DIRECTORY)
 }
 
 fn has(meta: &std::fs::Metadata, mode: u32, owner: Option<(u32, u32)>) -> bool {
     meta.mode() & 0o7777 == mode && owner.is_none_or(|(uid, gid)| meta.uid() == uid && meta.gid() == gid)
 }
 
-/// The owner first: changing it takes special bits of the mode away.
-fn set_owner_and_mode(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
-    let before = path.symlink_metadata()?;
+/// Of what is open; the path is for messages. The owner first: changing it takes special bits of the mode away.
+fn set_owner_and_mode(file: &File, path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
+    let before = file.metadata()?;
     if let Some((uid, gid)) = owner {
-        std::os::unix::fs::chown(path, Some(uid), Some(gid))
+        fchown(file, Some(uid), Some(gid))
             .with_context(|| format!("changing the owner of `{}`", path.display()))?;
         faults::changed(path, &before);
     }
     if owner.is_some() || before.mode() & 0o7777 != mode {
-        fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+        file.set_permissions(std::fs::Permissions::from_mode(mode))
+            .with_context(|| format!("changing the mode of `{}`", path.display()))?;
         faults::changed(path, &before);
     }
     Ok(())
@@ -102,23 +126,26 @@ pub fn folder(path: &Path) -> Result<()> {
     sync_folder(parent(path))
 }
 
-/// Makes sure of a folder with a mode, and an owner `uid:gid` when given.
+/// Makes sure of a folder with a mode, and an owner `uid:gid` when given. A link to a folder is none.
 pub fn folder_with(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<()> {
-    match path.metadata() {
+    match path.symlink_metadata() {
         Ok(meta) if meta.is_dir() => {
-            if !has(&meta, mode, owner) {
-                set_owner_and_mode(path, mode, owner)?;
+            let open = open_folder(path)?;
+            if !has(&open.metadata()?, mode, owner) {
+                set_owner_and_mode(&open, path, mode, owner)?;
             }
-            sync_folder(path)?;
+            sync_open(&open, path)?;
             sync_folder(parent(path))
         }
-        _ => {
+        Ok(_) => bail!("`{}` is not a folder: move it away, or put a folder in its place", path.display()),
+        Err(_) => {
             folder(parent(path))?;
             let temp = scratch(path);
             erase(&temp)?;
             make_folder(&temp, 0o700)?;
-            set_owner_and_mode(&temp, mode, owner)?;
-            sync_folder(&temp)?;
+            let open = open_folder(&temp)?;
+            set_owner_and_mode(&open, &temp, mode, owner)?;
+            sync_open(&open, &temp)?;
             rename(&temp, path)
         }
     }
@@ -198,7 +225,11 @@ pub fn lock_file(path: &Path) -> Result<std::fs::File> {
 
 /// Makes a file's content durable that a program has written.
 pub fn sync_file(path: &Path) -> Result<()> {
-    fs::File::open(path)?.sync_all()?;
+    sync_open(&open(path, OFlags::empty())?, path)
+}
+
+fn sync_open(file: &File, path: &Path) -> Result<()> {
+    file.sync_all().with_context(|| format!("syncing `{}`", path.display()))?;
     faults::synced(path);
     Ok(())
 }
@@ -222,12 +253,15 @@ fn sync_below(folder: &Path) -> Result<()> {
         if kind.is_dir() {
             sync_below(&entry.path())?;
         } else if kind.is_file() {
-            fs::File::open(entry.path())?.sync_all()?;
-            faults::synced_quietly(&entry.path());
+            sync_quietly(&entry.path(), OFlags::NOFOLLOW)?;
         }
     }
-    fs::File::open(folder)?.sync_all()?;
-    faults::synced_quietly(folder);
+    sync_quietly(folder, OFlags::empty())
+}
+
+fn sync_quietly(path: &Path, flags: OFlags) -> Result<()> {
+    open(path, flags)?.sync_all().with_context(|| format!("syncing `{}`", path.display()))?;
+    faults::synced_quietly(path);
     Ok(())
 }
 
@@ -240,7 +274,10 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::Path;
 
-    use super::{erase, flip_link, folder_with, remove_empty_folder, scratch, scratch_folder, write};
+    use super::{
+        erase, flip_link, folder_with, make_folder, open_folder, remove_empty_folder, scratch, scratch_folder, set_owner_and_mode,
+        write,
+    };
 
     fn mode(path: &Path) -> u32 {
         path.symlink_metadata().unwrap().permissions().mode() & 0o7777
@@ -285,5 +322,60 @@ mod tests {
         );
         remove_empty_folder(&path).unwrap();
         assert!(!path.exists());
+    }
+
+    /// What the user of a service can do in a folder that is its own.
+    #[test]
+    fn no_link_leads_elsewhere() {
+        let root = tempfile::tempdir().unwrap();
+        let (victim, folder) = (root.path().join("victim"), root.path().join("victims"));
+        fs_err::write(&victim, "text").unwrap();
+        fs_err::create_dir(&folder).unwrap();
+        let untouched = |what: &str| {
+            let modes = (mode(&victim), mode(&folder));
+            assert_eq!((fs_err::read(&victim).unwrap(), modes), (b"text".to_vec(), (0o604, 0o705)), "{what}");
+        };
+        for (path, mode) in [(&victim, 0o604), (&folder, 0o705)] {
+            fs_err::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+
+        // In the place of a file: the link goes, even if what it leads to is just what is wanted.
+        let path = root.path().join("file");
+        symlink(&victim, &path).unwrap();
+        assert!(write(&path, b"text", 0o604, None).unwrap());
+        assert!(path.symlink_metadata().unwrap().is_file());
+        untouched("a link in the place of a file");
+
+        // In the place of the scratch name, between its making and the change of its owner.
+        let temp = scratch(&path);
+        let file = fs_err::File::create(&temp).unwrap();
+        erase(&temp).unwrap();
+        symlink(&victim, &temp).unwrap();
+        set_owner_and_mode(file.file(), &temp, 0o666, None).unwrap();
+        untouched("a link in the place of a scratch file");
+
+        // In the place of a folder, and of its scratch name.
+        let path = root.path().join("folder");
+        symlink(&folder, &path).unwrap();
+        let error = folder_with(&path, 0o777, None).unwrap_err().to_string();
+        assert!(error.contains("is not a folder: move it away"), "{error}");
+        assert!(open_folder(&path).is_err());
+        let temp = scratch(&path);
+        make_folder(&temp, 0o700).unwrap();
+        let open = open_folder(&temp).unwrap();
+        erase(&temp).unwrap();
+        symlink(&folder, &temp).unwrap();
+        set_owner_and_mode(&open, &temp, 0o777, None).unwrap();
+        untouched("a link in the place of a folder");
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_is_not_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0)
+            .unwrap();
+        assert!(write(&path, b"", 0o700, None).unwrap());
+        assert!(path.symlink_metadata().unwrap().is_file());
     }
 }
