@@ -22,7 +22,8 @@ use std::fs::{self, Metadata, Permissions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+#[cfg(not(test))]
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Signal, getpid, kill_process};
@@ -65,6 +66,17 @@ enum Undo {
     Changed { path: PathBuf, before: Metadata },
 }
 
+impl Undo {
+    /// Every name in it.
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        match self {
+            Undo::Created(path) | Undo::Changed { path, .. } => vec![path],
+            Undo::Renamed { from, to, kept } => [from, to].into_iter().chain(kept).collect(),
+            Undo::Removed { path, kept } => vec![path, kept],
+        }
+    }
+}
+
 /// When a file was last changed, and its size.
 type Stamp = (i64, i64, u64);
 
@@ -80,11 +92,20 @@ struct Layer {
     graves: u64,
 }
 
+#[cfg(not(test))]
 static LAYER: Mutex<Option<Layer>> = Mutex::new(None);
+
+#[cfg(not(test))]
+fn layer<T>(act: impl FnOnce(&mut Option<Layer>) -> T) -> T {
+    act(&mut LAYER.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+#[cfg(test)]
+use tests::layer;
 
 /// Begins to count. What is on the disk now counts as durable.
 pub fn arm(plan: Plan) {
-    *LAYER.lock().unwrap_or_else(PoisonError::into_inner) = Some(Layer::new(plan));
+    layer(|layer| *layer = Some(Layer::new(plan)));
 }
 
 /// The operations since then, in words; they are counted from 1 on.
@@ -93,7 +114,7 @@ pub fn operations() -> Vec<String> {
 }
 
 fn with<T>(act: impl FnOnce(&mut Layer) -> T) -> Option<T> {
-    LAYER.lock().unwrap_or_else(PoisonError::into_inner).as_mut().map(act)
+    layer(|layer| layer.as_mut().map(act))
 }
 
 pub(crate) fn created(path: &Path) {
@@ -112,8 +133,7 @@ pub(crate) fn filled(path: &Path) {
 
 pub(crate) fn changed(path: &Path, before: &Metadata) {
     with(|layer| {
-        let undo = Undo::Changed { path: path.to_owned(), before: before.clone() };
-        layer.pending.push(Pending { settled_by: path.to_owned(), undo });
+        layer.changed(path, before);
         layer.hit("changed owner or mode of", path);
     });
 }
@@ -200,6 +220,11 @@ impl Layer {
         self.pending.push(Pending { settled_by, undo: Undo::Created(path.to_owned()) });
     }
 
+    fn changed(&mut self, path: &Path, before: &Metadata) {
+        let undo = Undo::Changed { path: path.to_owned(), before: before.clone() };
+        self.pending.push(Pending { settled_by: path.to_owned(), undo });
+    }
+
     /// A name beside `path`, for what may have to come back.
     fn grave(&mut self, path: &Path) -> PathBuf {
         self.graves += 1;
@@ -260,11 +285,21 @@ impl Layer {
             self.synced.insert(meta.ino(), stamp(&meta));
         }
         self.dirty.retain(|dirty| dirty != path);
-        let (settled, pending) = std::mem::take(&mut self.pending)
-            .into_iter()
-            .partition::<Vec<_>, _>(|pending| pending.settled_by == path);
-        self.pending = pending;
-        settled.iter().for_each(forget);
+        let mut open: Vec<Pending> = Vec::new();
+        for change in std::mem::take(&mut self.pending) {
+            if change.settled_by != path {
+                open.push(change);
+                continue;
+            }
+            if let Undo::Renamed { from, to, .. } = &change.undo {
+                // What happened before under the old name has to be undone under the new one.
+                for earlier in open.iter_mut().flat_map(|earlier| earlier.undo.paths()) {
+                    move_below(earlier, from, to);
+                }
+            }
+            forget(&change);
+        }
+        self.pending = open;
     }
 
     /// The disk as a cut at this moment leaves it.

@@ -1,11 +1,23 @@
 //! What a cut takes in the model, on small trees.
 
-use std::fs;
+use std::cell::RefCell;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::{Kept, Layer, Loss, Plan, entries};
+use super::{Kept, Layer, Loss, Plan, arm, entries, with};
+use crate::durable;
 
-fn layer(loss: Loss) -> Layer {
+thread_local! {
+    static LAYER: RefCell<Option<Layer>> = const { RefCell::new(None) };
+}
+
+/// A layer for each thread: tests run beside each other.
+pub(super) fn layer<T>(act: impl FnOnce(&mut Option<Layer>) -> T) -> T {
+    LAYER.with_borrow_mut(act)
+}
+
+fn new(loss: Loss) -> Layer {
     Layer::new(Plan { at: u64::MAX, loss })
 }
 
@@ -46,7 +58,7 @@ fn a_replaced_file_is_the_old_one_or_the_new_one_only_if_both_syncs_are_made() {
         let guard = tempfile::tempdir().unwrap();
         let (root, path) = (guard.path(), guard.path().join("file"));
         fs::write(&path, "old").unwrap();
-        let mut layer = layer(Loss::All);
+        let mut layer = new(Loss::All);
         let temp = root.join("file.new");
         make(&mut layer, &temp, "new");
         if sync_file {
@@ -68,7 +80,7 @@ fn what_a_program_made_is_lost_from_a_tree_that_was_renamed_without_a_sync() {
     {
         let guard = tempfile::tempdir().unwrap();
         let (root, temp, data) = (guard.path(), guard.path().join("data.new"), guard.path().join("data"));
-        let mut layer = layer(Loss::All);
+        let mut layer = new(Loss::All);
         fs::create_dir(&temp).unwrap();
         layer.created(&temp);
         fs::write(temp.join("a"), "made").unwrap();
@@ -93,7 +105,7 @@ fn what_was_removed_comes_back_unless_its_folder_was_synced() {
         fs::create_dir(root.join("tree")).unwrap();
         fs::write(root.join("tree/a"), "1").unwrap();
         fs::write(root.join("b"), "2").unwrap();
-        let mut layer = layer(Loss::All);
+        let mut layer = new(Loss::All);
         assert!(layer.bury(&root.join("tree")) && layer.bury(&root.join("b")));
         if sync {
             layer.synced(root);
@@ -109,7 +121,7 @@ fn a_part_of_the_names_is_the_first_ones() {
     for seed in 0..40 {
         let guard = tempfile::tempdir().unwrap();
         let root = guard.path();
-        let mut layer = layer(Loss::Some(seed));
+        let mut layer = new(Loss::Some(seed));
         for name in ["a", "b"] {
             make(&mut layer, &root.join(name), "x");
         }
@@ -118,4 +130,47 @@ fn a_part_of_the_names_is_the_first_ones() {
     }
     let seen: Vec<_> = seen.iter().map(String::as_str).collect();
     assert_eq!(seen, ["", "a=", "a= b=", "a= b=x", "a=x", "a=x b=", "a=x b=x"]);
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_mode_is_lost_from_a_name_that_lasts() {
+    for (is_synced, expected) in [(false, 0o700), (true, 0o750)] {
+        let guard = tempfile::tempdir().unwrap();
+        let (root, temp, data) = (guard.path(), guard.path().join("data.new"), guard.path().join("data"));
+        let mut layer = new(Loss::All);
+        fs::create_dir(&temp).unwrap();
+        layer.created(&temp);
+        fs::set_permissions(&temp, Permissions::from_mode(0o700)).unwrap();
+        let before = temp.metadata().unwrap();
+        fs::set_permissions(&temp, Permissions::from_mode(0o750)).unwrap();
+        layer.changed(&temp, &before);
+        if is_synced {
+            layer.synced(&temp);
+        }
+        rename(&mut layer, &temp, &data);
+        layer.synced(root);
+        layer.lose();
+        assert_eq!(mode(&data), expected, "{is_synced}");
+    }
+}
+
+#[test]
+fn what_durable_has_returned_for_is_not_lost() {
+    let guard = tempfile::tempdir().unwrap();
+    let root = guard.path();
+    arm(Plan { at: u64::MAX, loss: Loss::All });
+    durable::folder_with(&root.join("deep/folder"), 0o750, None).unwrap();
+    durable::write(&root.join("deep/file"), b"text", 0o604, None).unwrap();
+    durable::folder_with(&root.join("deep/other"), 0o700, None).unwrap();
+    durable::folder_with(&root.join("deep/other"), 0o711, None).unwrap();
+    with(Layer::lose);
+    assert_eq!(shown(root), "deep(file=text folder() other())");
+    assert_eq!(
+        ["folder", "file", "other"].map(|name| mode(&root.join("deep").join(name))),
+        [0o750, 0o604, 0o711]
+    );
 }
