@@ -6,9 +6,12 @@ use std::os::unix::fs::{PermissionsExt, chown, chroot};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change, mount_remount};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount, unmount,
+};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 
 use crate::{scene, state};
@@ -18,6 +21,9 @@ pub const FILES: &str = "/run/disk";
 
 /// Set in the process that has a mount namespace of its own.
 pub const INSIDE: &str = "CRASH_MATRIX_INSIDE";
+
+/// How long a machine may run: many times what the slowest one takes. More is a hang.
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// The first process of a machine; `unshare` gives it its namespaces.
 pub struct Machine<'a> {
@@ -59,6 +65,30 @@ pub fn memory(at: &Path) -> Result<()> {
         .with_context(|| format!("mounting memory at `{}`: root or a user namespace is needed", at.display()))
 }
 
+/// A folder in memory.
+pub struct Memory(tempfile::TempDir);
+
+impl Memory {
+    /// Mounts it at a name of its own.
+    pub fn new() -> Result<Memory> {
+        let guard = tempfile::tempdir()?;
+        memory(guard.path())?;
+        Ok(Memory(guard))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // A folder that something is mounted at cannot be removed. If this fails, an empty folder stays.
+        let _ = unmount(self.path(), UnmountFlags::DETACH);
+    }
+}
+
 impl Machine<'_> {
     /// Boots, runs the engine with these arguments, and once more without faults when it was cut and `again` is set; then asks the
     /// database and ends, in order or by a cut.
@@ -76,7 +106,11 @@ impl Machine<'_> {
             "private",
             "--",
         ];
-        let output = Command::new("unshare")
+        let begun = Instant::now();
+        // With `unshare` its child is killed, which is the first process of the machine, and with that one all others.
+        let output = Command::new("timeout")
+            .arg("--signal=KILL")
+            .args([LIMIT.as_secs().to_string().as_str(), "unshare"])
             .args(flags)
             .arg(own)
             .arg("machine")
@@ -88,6 +122,9 @@ impl Machine<'_> {
         let (stdout, stderr) =
             (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         if !output.status.success() {
+            if begun.elapsed() >= LIMIT {
+                bail!("it hung: killed after {} s: {}{}", LIMIT.as_secs(), stdout.trim(), stderr.trim());
+            }
             bail!("{}: {}", output.status, stderr.trim());
         }
         let mut said = Said::default();

@@ -1,5 +1,6 @@
-//! The crash matrix: first boot is ended after every single operation on the disk, then run to its end. What it leaves must be what
-//! an undisturbed run leaves.
+//! The crash matrix: the local steps of first boot are ended after each operation on the disk that the fault layer counts, then run to
+//! their end. What they leave must be what an undisturbed run leaves. The steps `network` and `certificate` need the world outside and
+//! are not among them.
 //!
 //! | Module | What it gives |
 //! | --- | --- |

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::machine::{Machine, Said, memory, programs};
+use crate::machine::{Machine, Memory, Said, programs};
 use crate::{engine, scene, state};
 
 /// What is lost, as the engine reads it, and as a person does.
@@ -26,6 +26,12 @@ const LOSSES: [(&str, &str); 3] =
 
 /// Cuts over the whole of first boot, for each loss.
 const SAMPLE: usize = 8;
+
+/// Memory for one machine, in KiB: its tree, with a database, and its servers; twice what they need.
+const MACHINE_KIB: usize = 512 * 1024;
+
+/// Steps that run a program until a server answers.
+const WAIT: [&str; 2] = ["postgresql", "units"];
 
 /// Programs that change nothing, as their lines begin.
 const LOOKS: [&str; 8] = [
@@ -58,6 +64,21 @@ struct Row {
     undisturbed: Duration,
 }
 
+impl Row {
+    /// Whether something is asked until a server answers: the number of its operations is by chance.
+    fn waits(&self) -> bool {
+        self.first != self.last || WAIT.contains(&self.name.as_str())
+    }
+}
+
+/// What came of a cut.
+enum Outcome {
+    /// First boot was cut there.
+    Cut,
+    /// First boot was done before: a loop that waits for a server had fewer turns this time.
+    NotReached,
+}
+
 /// One cut.
 struct Item {
     row: usize,
@@ -67,9 +88,8 @@ struct Item {
 
 /// Everything.
 pub fn run() -> Result<()> {
-    let guard = tempfile::tempdir()?;
-    memory(guard.path())?;
-    let folder = guard.path();
+    let memory = Memory::new()?;
+    let folder = memory.path();
     let programs = programs(folder)?;
     let rows = undisturbed(folder, &programs)?;
     let wanted = std::env::var("CRASH_MATRIX").ok();
@@ -88,10 +108,19 @@ pub fn run() -> Result<()> {
             items.extend(cuts.into_iter().map(|at| Item { row: number, loss, at }));
         }
     }
+    ensure!(!items.is_empty(), "no step is called that");
+    let needed: BTreeSet<&Path> = items.iter().map(|item| rows[item.row].before.as_path()).collect();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path != programs && !needed.contains(path.as_path()) {
+            fs::remove_dir_all(path)?;
+        }
+    }
     let failures = Mutex::new(Vec::new());
     let times = Mutex::new(vec![Duration::ZERO; rows.len()]);
-    let (next, missed) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let workers = std::thread::available_parallelism().map_or(2, usize::from);
+    let missed = Mutex::new(vec![0_usize; rows.len()]);
+    let next = AtomicUsize::new(0);
+    let workers = workers()?;
     std::thread::scope(|scope| {
         for worker in 0..workers {
             let (rows, items, failures, times) = (&rows, &items, &failures, &times);
@@ -102,11 +131,17 @@ pub fn run() -> Result<()> {
                     let begun = Instant::now();
                     let row = &rows[item.row];
                     match cut(row, item, programs, &tree) {
-                        Ok(true) => {}
-                        Ok(false) => drop(missed.fetch_add(1, Ordering::SeqCst)),
+                        Ok(Outcome::Cut) => {}
+                        Ok(Outcome::NotReached) => {
+                            missed.lock().expect("no worker panics")[item.row] += 1;
+                        }
                         Err(error) => {
-                            let loss = LOSSES[item.loss].1;
-                            let failure = format!("step {}, cut {} ({loss}): {error:#}", row.name, item.at);
+                            let (loss, at) = (LOSSES[item.loss].1, item.at);
+                            let operation =
+                                usize::try_from(at - 1).ok().and_then(|at| row.operations.get(at));
+                            let operation = operation.map_or("", String::as_str);
+                            let failure =
+                                format!("step {}, cut {at} ({loss}), `{operation}`: {error:#}", row.name);
                             // At once, for whoever does not want to wait for the others.
                             eprintln!("{failure}");
                             failures.lock().expect("no worker panics").push(failure);
@@ -117,25 +152,41 @@ pub fn run() -> Result<()> {
             });
         }
     });
-    let (failures, times) = (failures.into_inner()?, times.into_inner()?);
-    println!("\n{:<14} {:>10} {:>6} {:>12} {:>10}", "step", "operations", "cuts", "undisturbed", "all cuts");
+    let (failures, times, missed) = (failures.into_inner()?, times.into_inner()?, missed.into_inner()?);
+    println!(
+        "\n{:<14} {:>10} {:>6} {:>8} {:>12} {:>10}",
+        "step", "operations", "cuts", "too late", "undisturbed", "all cuts"
+    );
     for (number, row) in rows.iter().enumerate() {
         let cuts = items.iter().filter(|item| item.row == number).count();
         let (undisturbed, all) = (row.undisturbed.as_secs_f64(), times[number].as_secs_f64());
         println!(
-            "{:<14} {:>10} {cuts:>6} {undisturbed:>10.2} s {all:>8.1} s",
+            "{:<14} {:>10} {cuts:>6} {:>8} {undisturbed:>10.2} s {all:>8.1} s",
             row.name,
-            row.operations.len()
+            row.operations.len(),
+            missed[number]
         );
     }
-    let missed = missed.into_inner();
-    println!("{} cuts, {} failures; {missed} came too late to cut anything\n", items.len(), failures.len());
-    ensure!(!items.is_empty(), "no step is called that");
-    ensure!(missed * 20 <= items.len(), "{missed} of {} cuts came too late to cut anything", items.len());
+    let late: usize = missed.iter().sum();
+    println!("{} cuts, {} failures; {late} came too late to cut anything\n", items.len(), failures.len());
     if !failures.is_empty() {
         bail!("{} of {} cuts:\n{}", failures.len(), items.len(), failures.join("\n"));
     }
+    if let Some((row, _)) = rows.iter().zip(&missed).find(|(row, missed)| **missed > 0 && !row.waits()) {
+        bail!("step {} waits for nothing, and has not as many operations each time", row.name);
+    }
+    ensure!(late * 20 <= items.len(), "{late} of {} cuts came too late to cut anything", items.len());
     Ok(())
+}
+
+/// One for each core, as far as the memory goes that the kept trees have left.
+fn workers() -> Result<usize> {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let text = fs::read_to_string("/proc/meminfo")?;
+    let available =
+        text.lines().find_map(|line| line.strip_prefix("MemAvailable:")?.split_whitespace().next());
+    let kib: usize = available.context("`/proc/meminfo` says nothing of memory")?.parse()?;
+    Ok(cores.min(kib / MACHINE_KIB).max(1))
 }
 
 /// Runs first boot step by step, keeps the tree before each, and notes what each leaves.
@@ -207,15 +258,14 @@ fn forgetful(whole: &Row, tree: &Path, programs: &Path) -> Result<()> {
         .context("after what first boot remembers was deleted")
 }
 
-/// One cut, and the run after it. False when the engine was done before.
-fn cut(row: &Row, item: &Item, programs: &Path, tree: &Path) -> Result<bool> {
+/// One cut, and the run after it.
+fn cut(row: &Row, item: &Item, programs: &Path, tree: &Path) -> Result<Outcome> {
     copy(&row.before, tree)?;
     let machine = Machine { root: tree, programs };
     let loss = LOSSES[item.loss].0;
     let is_power = loss != "nothing";
     let first = machine.boot(&engine_arguments(row.first, row.last, item.at, loss), !is_power, false)?;
-    // Without it a loop that waits for a server had fewer turns this time.
-    let Some(operation) = &first.cut else { return Ok(false) };
+    let Some(operation) = &first.cut else { return Ok(Outcome::NotReached) };
     let judge = || -> Result<()> {
         let healed: Said = if is_power {
             machine.boot(&engine_arguments(row.first, row.last, 0, loss), false, false)?
@@ -236,7 +286,7 @@ fn cut(row: &Row, item: &Item, programs: &Path, tree: &Path) -> Result<bool> {
         }
     };
     judge().with_context(|| format!("after operation {operation}"))?;
-    Ok(true)
+    Ok(Outcome::Cut)
 }
 
 /// Whether a cut after an operation can leave something else than a cut before it.
