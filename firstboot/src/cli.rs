@@ -17,6 +17,10 @@ use crate::{channels, daemon, diagnosis, status, steps, systemd};
 const UNIT: &str = "appliance.service";
 const ROOT: &str = "/";
 
+/// The steps that only read files below the root, need no settings, and start no program: what they see in the files of another machine
+/// is about that machine, and seeing it changes nothing.
+const OBSERVABLE: &[&str] = &["secrets"];
+
 /// Looks after this Mastodon appliance.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 80)]
@@ -39,7 +43,7 @@ enum Verb {
         /// Its name
         key: String,
     },
-    /// Say what a step sees in a folder that holds a machine's files, such as a disk's that was taken out
+    /// Say what the step `secrets` sees in a folder that holds a machine's files, such as a disk's that was taken out
     #[command(hide = true)]
     Observe {
         /// The folder
@@ -114,13 +118,15 @@ fn print(text: &str) -> Result<()> {
     }
 }
 
-/// Changes nothing.
+/// What a step sees below a root that need not be this machine's.
 fn observe(root: &Path, name: &str) -> Result<()> {
-    let step = steps::STEPS
-        .iter()
-        .find(|step| step.name == name)
-        .with_context(|| format!("there is no step `{name}`"))?;
-    print(&format!("{:?}\n", (step.observe)(&Context::load(root)?)?))
+    let step = steps::STEPS.iter().find(|step| step.name == name && OBSERVABLE.contains(&name));
+    let Some(step) = step else {
+        bail!("`{name}` cannot be observed in a folder: it is not one of `{}`", OBSERVABLE.join("`, `"));
+    };
+    // No channel is asked for settings: channels mount volumes, and ask the machine that this runs on.
+    let context = Context { root: root.to_owned(), facts: Context::load_facts(root)?, settings: None };
+    print(&format!("{:?}\n", (step.observe)(&context)?))
 }
 
 fn show_status(root: &Path, json: bool) -> Result<()> {
@@ -185,11 +191,27 @@ fn make_admin(root: &Path, username: &str) -> Result<()> {
 mod tests {
     use clap::CommandFactory;
 
-    use super::{Cli, ConfigVerb, config};
+    use super::{Cli, ConfigVerb, OBSERVABLE, config, observe};
+    use crate::context::tests::scratch_context;
 
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_step_is_observed_only_where_it_looks_below_the_root_alone() {
+        let (guard, context) = scratch_context();
+        let facts = context.path(crate::facts::PATH);
+        fs_err::create_dir_all(facts.parent().unwrap()).unwrap();
+        fs_err::write(&facts, toml::to_string(&context.facts).unwrap()).unwrap();
+        for name in OBSERVABLE {
+            observe(guard.path(), name).unwrap();
+        }
+        for name in ["configuration", "storage", "what"] {
+            let error = observe(guard.path(), name).unwrap_err().to_string();
+            assert!(error.contains("it is not one of `secrets`"), "{error}");
+        }
     }
 
     #[test]
