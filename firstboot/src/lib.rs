@@ -15,7 +15,6 @@ pub mod facts;
 pub mod settings;
 
 #[cfg(feature = "appliance")]
-#[allow(clippy::disallowed_methods, reason = "does not go through durable.rs in every place yet")]
 pub mod acme;
 #[cfg(feature = "appliance")]
 pub mod block;
@@ -58,5 +57,4 @@ pub mod steps;
 #[cfg(feature = "appliance")]
 pub mod systemd;
 #[cfg(feature = "appliance")]
-#[allow(clippy::disallowed_methods, reason = "does not go through durable.rs in every place yet")]
 pub mod tls;

@@ -1,6 +1,5 @@
 //! The ordered lists of steps.
 
-#[allow(clippy::disallowed_methods, reason = "does not go through durable.rs in every place yet")]
 pub mod certificate;
 pub mod clock;
 pub mod configuration;
