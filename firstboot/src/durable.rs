@@ -275,8 +275,8 @@ mod tests {
     use std::path::Path;
 
     use super::{
-        erase, flip_link, folder_with, make_folder, open_folder, remove_empty_folder, scratch, scratch_folder, set_owner_and_mode,
-        write,
+        erase, flip_link, folder_with, make_folder, open_folder, remove_empty_folder, scratch,
+        scratch_folder, set_owner_and_mode, write,
     };
 
     fn mode(path: &Path) -> u32 {
