@@ -171,7 +171,8 @@ pub(super) fn add(text: &str, own: &Leaves, holes: &Merged) -> String {
     if is_right { added } else { all.render().0 }
 }
 
-/// The text with one line more: below its table's header, else at the end with a header; without a table at the top.
+/// The text with one line more: below its table's header, at the top without a table or where its table has no header, else at the
+/// end with a header.
 fn insert(text: &str, path: &str, value: &Value, source: &str) -> String {
     let line = |key: &str| format!("{key} = {value}  # {source}");
     let Some((table, key)) = path.rsplit_once('.').filter(|_| !path.ends_with('"')) else {
@@ -183,6 +184,8 @@ fn insert(text: &str, path: &str, value: &Value, source: &str) -> String {
         lines.iter().position(|line| line.split('#').next().unwrap_or_default().trim() == header)
     {
         lines.insert(place + 1, line(key));
+    } else if lines.iter().any(|line| line.trim_start().starts_with(&format!("{table}."))) {
+        return format!("{}\n{text}", line(path));
     } else {
         lines.extend([String::new(), header, line(key)]);
     }

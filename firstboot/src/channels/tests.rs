@@ -127,7 +127,7 @@ fn edits_stay_when_a_channel_has_news_before_there_is_a_database() {
     adopt(root.path()).unwrap();
     // One key edited, one added, one removed.
     let edited = stored(&root).replace("\"top\"", "\"mine\"").replace("web.listen", "# web.listen");
-    put(&root, STORED, format!("{edited}admin.email = \"b@a.example\"\n").as_bytes());
+    put(&root, STORED, format!("{edited}acme.email = \"b@a.example\"\n").as_bytes());
     let before = stored(&root);
     adopt(root.path()).unwrap();
     assert_eq!(stored(&root), before, "the same words change nothing");
@@ -140,7 +140,7 @@ fn edits_stay_when_a_channel_has_news_before_there_is_a_database() {
         "{text}"
     );
     assert_eq!(search.found.as_ref().unwrap().0.hostname(), "mine");
-    let note = "`admin.email`, `hostname`, `web.listen` stays as it was edited";
+    let note = "`acme.email`, `hostname`, `web.listen` stays as it was edited";
     assert!(search.notes.iter().any(|note_| note_.starts_with(note)), "{:?}", search.notes);
     let origin = super::search(root.path()).origin();
     assert!(origin.contains("# hostname: from /etc/appliance/config.toml\n"), "{origin}");
