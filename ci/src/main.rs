@@ -33,6 +33,8 @@ enum Command {
         #[arg(long, hide = true)]
         boot_only: bool,
     },
+    /// Cut the local steps of first boot after every operation, without a machine
+    Crash,
     /// Cut the power of first boots again and again
     Powercut {
         /// How many cuts at least; each first boot has three
@@ -67,6 +69,7 @@ fn run(command: Command) -> Result<()> {
         Command::Setup => setup::run(&shell),
         Command::Demo { keep, boot_only: true } => demo::boot(&shell, keep),
         Command::Demo { keep, boot_only: false } => demo::run(&shell, keep),
+        Command::Crash => test::crash_matrix(&shell),
         Command::Powercut { count } => test::power_cuts(&shell, count),
         Command::Test => test::run(&shell),
         Command::Bench(bench) => bench::run(&shell, bench),

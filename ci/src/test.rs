@@ -43,7 +43,8 @@ pub fn run(shell: &Shell) -> Result<()> {
     phase("format", &|| whole(Ok(cmd!(shell, "cargo fmt --all --check").run()?)));
     phase("lints", &|| {
         cmd!(shell, "cargo clippy --workspace --all-targets --quiet -- -D warnings").run()?;
-        // The VM scenario is no default target (`test = false`), so it is named.
+        // Targets that are no default ones (`test = false`) are named.
+        cmd!(shell, "cargo clippy --package firstboot --test crash --quiet -- -D warnings").run()?;
         whole(Ok(cmd!(shell, "cargo clippy --package imgbuild --test vm --quiet -- -D warnings").run()?))
     });
     phase("house rules", &|| {
@@ -71,6 +72,14 @@ fn vm_line() -> Result<Vec<&'static str>> {
     let mut line = privileges::prefix()?;
     line.extend(["cargo", "test", "--package", "imgbuild", "--test", "vm"]);
     Ok(line)
+}
+
+/// The crash matrix of first boot alone.
+pub fn crash_matrix(shell: &Shell) -> Result<()> {
+    setup::run(shell)?;
+    cmd!(shell, "cargo test --package firstboot --test crash")
+        .run()
+        .context("a cut left what it must not leave")
 }
 
 /// First boots alone, with as many power cuts as asked for; shows what each met.

@@ -51,7 +51,7 @@ struct Taken {
 #[serde(deny_unknown_fields)]
 struct Record {
     given: Given,
-    /// What counts while the former text still lies there.
+    /// What counts for the former text.
     former: Option<Former>,
 }
 
@@ -132,24 +132,20 @@ impl Given {
 
 /// Stores a configuration, readable by root alone: it may hold a relay's password.
 ///
-/// What is remembered is written first, and goes on holding what counted before until the new text is there: a cut before the text
-/// leaves the former pair, one after it the new one.
+/// What is remembered is written first, and holds what counted before as well, for the text that it belonged to: a cut before the
+/// text leaves the former pair, one after it the new one.
 pub(super) fn store(root: &Path, text: &str, given: &Given) -> Result<()> {
+    remember(root, text, given)?;
+    durable::write(&root.join(&PATH[1..]), text.as_bytes(), 0o600, None).map(drop)
+}
+
+fn remember(root: &Path, text: &str, given: &Given) -> Result<()> {
     let before = look(root).ok().flatten().map(|offer| offer.text);
-    if before.as_deref() != Some(text) {
-        note(root, given, Some(former(root, before.as_deref())))?;
-    }
-    durable::write(&root.join(&PATH[1..]), text.as_bytes(), 0o600, None)?;
-    note(root, given, None)
-}
-
-fn former(root: &Path, text: Option<&str>) -> Former {
-    Former { text: text.map(hash), given: Given::read(root, text) }
-}
-
-fn note(root: &Path, given: &Given, former: Option<Former>) -> Result<()> {
-    let record = Record { given: given.clone(), former };
-    durable::write(&root.join(&GIVEN[1..]), &serde_json::to_vec(&record)?, 0o600, None).map(drop)
+    let before = before.as_deref();
+    let former =
+        (before != Some(text)).then(|| Former { text: before.map(hash), given: Given::read(root, before) });
+    let record = serde_json::to_vec(&Record { given: given.clone(), former })?;
+    durable::write(&root.join(&GIVEN[1..]), &record, 0o600, None).map(drop)
 }
 
 #[cfg(test)]
@@ -176,14 +172,14 @@ mod tests {
         store(root.path(), "first", &one).unwrap();
         // Cut before the next one: the former pair, also for whoever begins anew; after it: the new one, also when it was edited.
         for _ in 0..2 {
-            note(root.path(), &two, Some(former(root.path(), Some("first")))).unwrap();
+            remember(root.path(), "second", &two).unwrap();
             assert_eq!(read(Some("first")), Some(one.clone()));
         }
         assert_eq!(read(Some("second")), Some(two.clone()));
         assert_eq!(read(Some("edited")), Some(two.clone()));
         store(root.path(), "second", &two).unwrap();
-        // Nothing is left of the former one: its text may be written again by the operator.
-        assert_eq!(read(Some("first")), Some(two));
+        // Whoever puts the former text back puts back what belonged to it.
+        assert_eq!(read(Some("first")), Some(one));
         assert_eq!(look(root.path()).unwrap().unwrap().text, "second");
     }
 }
