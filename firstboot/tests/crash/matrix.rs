@@ -27,7 +27,7 @@ const LOSSES: [(&str, &str); 3] =
 /// Cuts over the whole of first boot, for each loss.
 const SAMPLE: usize = 8;
 
-/// Memory for one machine, in KiB: its tree, with a database, and its servers; twice what they need.
+/// Memory for one machine, in KiB: its tree, with a database, and its servers. An estimate, not measured.
 const MACHINE_KIB: usize = 512 * 1024;
 
 /// Steps that run a program until a server answers.
