@@ -71,6 +71,7 @@ mod tests {
             needs,
             observation: Some(observation),
             held: false,
+            working: false,
             millis: None,
         };
         let known = [

@@ -1,4 +1,4 @@
-//! The loop: passes until all is done, then one an hour, and at once when the operator asks.
+//! The loop: passes until all is done, then looks as often as the steps wish, and at once when the operator asks.
 //!
 //! One process at a time holds the lock. A pass that fails never ends the process; SIGTERM ends it between two steps.
 
@@ -51,6 +51,7 @@ fn recall(root: &Path) -> Vec<Known> {
         needs: step.needs,
         observation: None,
         held: false,
+        working: false,
         millis: seconds.get(step.name).copied(),
     };
     steps::STEPS.iter().map(unseen).collect()
@@ -62,6 +63,7 @@ fn note(known: &mut [Known], outcome: &Outcome) -> bool {
     let is_news = known.observation.as_ref() != Some(&outcome.observation);
     known.observation = Some(outcome.observation.clone());
     known.held = outcome.held_by.is_some();
+    known.working = false;
     if outcome.applied {
         known.millis = Some(known.millis.unwrap_or(0) + outcome.millis);
     }
@@ -74,6 +76,10 @@ struct Once;
 impl Watcher for Once {
     fn before(&mut self, _: &Step) -> Next {
         Next::Run
+    }
+
+    fn working(&mut self, step: &Step, todo: &str) {
+        console::announce(&working(step, todo));
     }
 
     fn after(&mut self, step: &Step, outcome: &Outcome) {
@@ -237,14 +243,28 @@ impl Watcher for Keeper<'_> {
         next
     }
 
+    fn working(&mut self, step: &Step, todo: &str) {
+        console::announce(&working(step, todo));
+        if let Some(known) = self.known.iter_mut().find(|known| known.step == step.name) {
+            (known.observation, known.held, known.working) =
+                (Some(Observation::Todo(todo.to_owned())), false, true);
+        }
+        self.publish();
+    }
+
     fn after(&mut self, step: &Step, outcome: &Outcome) {
-        self.schedule.record(outcome, Instant::now());
+        self.schedule.record(outcome, step.watch, Instant::now());
         let is_news = note(&mut self.known, outcome);
         if is_news && outcome.held_by.is_none() {
             console::announce(&line(step, outcome));
         }
         self.publish();
     }
+}
+
+/// The beginning of a step's work as a person reads it.
+fn working(step: &Step, todo: &str) -> String {
+    format!("appliance: {:<7} {}: {}", "working", step.name, todo.replace('\n', " "))
 }
 
 /// One step's end as a person reads it.

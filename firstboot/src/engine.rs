@@ -4,7 +4,16 @@
 //! local step that is not `Done` after its apply holds back every step behind it, a step that needs the network never does. So a
 //! step stands behind those local steps alone that it cannot do without.
 
+use std::time::{Duration, Instant};
+
 use crate::context::Context;
+
+/// [`Step::watch`] of what may fail at any moment, and costs little to look at.
+pub const OFTEN: Duration = Duration::from_secs(10);
+/// [`Step::watch`] of what may fail, and starts programs to be looked at.
+pub const MINUTELY: Duration = Duration::from_secs(60);
+/// [`Step::watch`] of what only a hand changes.
+pub const HOURLY: Duration = Duration::from_secs(3600);
 
 /// What a step sees of the world.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +35,7 @@ pub enum Needs {
     Local,
     /// An address and a route.
     Link,
-    /// DNS, a CA, a relay.
+    /// DNS, a CA, a relay; a larger disk.
     World,
 }
 
@@ -38,6 +47,8 @@ pub struct Step {
     pub why: &'static str,
     /// What it needs.
     pub needs: Needs,
+    /// How often it is looked at while it is done.
+    pub watch: Duration,
     /// Looks at the world; changes nothing.
     pub observe: fn(&Context) -> anyhow::Result<Observation>,
     /// Brings the world one commit point nearer; may be cut at any instruction.
@@ -76,19 +87,25 @@ pub enum Next {
 pub trait Watcher {
     /// Before a step.
     fn before(&mut self, step: &Step) -> Next;
+    /// Before the work of a step that has something to do, with what that is: its work may take minutes.
+    fn working(&mut self, step: &Step, todo: &str);
     /// After a step that ran or was held back.
     fn after(&mut self, step: &Step, outcome: &Outcome);
 }
 
 /// Observes one step, applies it when there is something to do, and observes again. An error of either becomes `Broken` for a
-/// local step and `Waiting` for the others, with the whole chain of causes as its text.
-pub fn converge(step: &Step, context: &Context) -> Outcome {
-    let start = std::time::Instant::now();
+/// local step and `Waiting` for the others, with the whole chain of causes as its text. `working` is called before an apply, with
+/// what there is to do.
+pub fn converge(step: &Step, context: &Context, working: impl FnOnce(&str)) -> Outcome {
+    let start = Instant::now();
     let (observation, applied) = match observe(step, context) {
-        Observation::Todo(_) => match (step.apply)(context) {
-            Ok(()) => (observe(step, context), true),
-            Err(error) => (failed(step, &error), true),
-        },
+        Observation::Todo(todo) => {
+            working(&todo);
+            match (step.apply)(context) {
+                Ok(()) => (observe(step, context), true),
+                Err(error) => (failed(step, &error), true),
+            }
+        }
         other => (other, false),
     };
     let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -130,7 +147,7 @@ pub fn pass(steps: &[Step], context: &Context, watcher: &mut dyn Watcher) -> Vec
                 Next::Stop => break,
                 Next::Keep(observation) => Outcome::of(step, observation),
                 Next::Run => {
-                    let outcome = converge(step, context);
+                    let outcome = converge(step, context, |todo| watcher.working(step, todo));
                     watcher.after(step, &outcome);
                     outcome
                 }
@@ -147,7 +164,7 @@ mod tests {
 
     use anyhow::bail;
 
-    use super::{Needs, Next, Observation, Outcome, Step, Watcher, pass};
+    use super::{HOURLY, Needs, Next, Observation, Outcome, Step, Watcher, pass};
     use crate::context::tests::scratch_context;
 
     struct Everything;
@@ -157,6 +174,8 @@ mod tests {
             Next::Run
         }
 
+        fn working(&mut self, _: &Step, _: &str) {}
+
         fn after(&mut self, _: &Step, _: &Outcome) {}
     }
 
@@ -164,13 +183,14 @@ mod tests {
         name: "done",
         why: "",
         needs: Needs::Local,
+        watch: HOURLY,
         observe: |_| Ok(Observation::Done),
         apply: |_| Ok(()),
     };
 
     fn fails(name: &'static str, needs: Needs) -> Step {
         let observe: fn(&_) -> _ = |_| Ok(Observation::Todo("it".to_owned()));
-        Step { name, why: "", needs, observe, apply: |_| bail!("no") }
+        Step { name, why: "", needs, watch: HOURLY, observe, apply: |_| bail!("no") }
     }
 
     fn texts(steps: &[Step]) -> Vec<String> {

@@ -52,6 +52,8 @@ pub struct Known {
     pub observation: Option<Observation>,
     /// Held back by another step, which has the cause.
     pub held: bool,
+    /// Its work is going on.
+    pub working: bool,
     /// How long its work has taken, in milliseconds; `None` when it had none.
     pub millis: Option<u64>,
 }
@@ -65,7 +67,7 @@ pub struct Status {
     pub domain: Option<String>,
     /// Where it answers.
     pub url: Option<String>,
-    /// `done`, `waiting`, `broken` or `todo`, in the order of the steps.
+    /// `done`, `working`, `waiting`, `broken` or `todo`, in the order of the steps.
     #[serde(serialize_with = "in_order")]
     pub steps: Vec<(String, String)>,
     /// What is waited for, or broken, and why; without those that only wait for one of these.
@@ -99,6 +101,9 @@ impl Status {
         let why = |known: &Known| match &known.observation {
             Some(Observation::Waiting(why) | Observation::Broken(why)) if !known.held => {
                 Some(Why { step: known.step.to_owned(), why: why.clone() })
+            }
+            Some(Observation::Todo(why)) if known.working => {
+                Some(Why { step: known.step.to_owned(), why: format!("is being worked on: {why}") })
             }
             // Only what was applied and then looked at again is seen like this.
             Some(Observation::Todo(why)) if !known.held => Some(Why {
@@ -135,6 +140,7 @@ impl Status {
 
 fn word(known: &Known) -> &'static str {
     match known.observation {
+        _ if known.working => "working",
         None | Some(Observation::Todo(_)) => "todo",
         Some(Observation::Done) => "done",
         Some(Observation::Waiting(_)) => "waiting",
@@ -196,10 +202,10 @@ pub fn table(json: &str, steps: &[crate::engine::Step]) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::{Known, Status, Verdict, published_seconds, table};
-    use crate::engine::{Needs, Observation, Step};
+    use crate::engine::{HOURLY, Needs, Observation, Step};
 
     fn known(step: &'static str, needs: Needs, observation: Option<Observation>) -> Known {
-        Known { step, needs, observation, held: false, millis: Some(12_345) }
+        Known { step, needs, observation, held: false, working: false, millis: Some(12_345) }
     }
 
     #[test]
@@ -245,6 +251,7 @@ mod tests {
             name,
             why: "does it",
             needs: Needs::Local,
+            watch: HOURLY,
             observe: |_| Ok(Observation::Done),
             apply: |_| Ok(()),
         };

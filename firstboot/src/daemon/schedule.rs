@@ -1,14 +1,13 @@
 //! When each step is due again.
 //!
-//! A step that is done is looked at once an hour, and at once when a step before it changed something. One that is not done is
-//! tried again after 2, 4, 8 … 60 seconds, by itself: a certificate that waits does not make the database work.
+//! A step that is done is looked at as often as it wishes, and at once when a step before it changed something. One that is not done
+//! is tried again after 2, 4, 8 … 60 seconds, by itself: a certificate that waits does not make the database work.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::engine::{Next, Observation, Outcome};
+use crate::engine::{HOURLY, Next, Observation, Outcome};
 
-const HOUR: Duration = Duration::from_secs(3600);
 const LONGEST_PAUSE: u64 = 60;
 
 /// What is planned for every step that was looked at.
@@ -46,9 +45,9 @@ impl Schedule {
         }
     }
 
-    /// Takes note of how a step ended. One that was held back was not looked at: it is due when it is released. Until then
+    /// Takes note of how a step ended that wishes to be looked at every `watch` while it is done. One that was held back was not looked at: it is due when it is released. Until then
     /// nothing is planned for it, because a time of its own would pass and leave no pause at all.
-    pub fn record(&mut self, outcome: &Outcome, now: Instant) {
+    pub fn record(&mut self, outcome: &Outcome, watch: Duration, now: Instant) {
         if outcome.held_by.is_some() {
             self.entries.remove(outcome.step);
             return;
@@ -59,7 +58,7 @@ impl Schedule {
             _ => 0,
         };
         let pause = match &outcome.observation {
-            Observation::Done => HOUR,
+            Observation::Done => watch,
             _ => Duration::from_secs(2_u64.saturating_pow(attempts.saturating_add(1)).min(LONGEST_PAUSE)),
         };
         let entry = Entry { observation: outcome.observation.clone(), due: now + pause, attempts };
@@ -69,7 +68,7 @@ impl Schedule {
     /// How long nothing is due.
     pub fn pause(&self, now: Instant) -> Duration {
         let due = self.entries.values().map(|entry| entry.due).min();
-        due.map_or(Duration::from_secs(2), |due| due.saturating_duration_since(now)).min(HOUR)
+        due.map_or(Duration::from_secs(2), |due| due.saturating_duration_since(now)).min(HOURLY)
     }
 }
 
@@ -78,7 +77,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::Schedule;
-    use crate::engine::{Needs, Next, Observation, Outcome};
+    use crate::engine::{HOURLY, Needs, Next, Observation, Outcome};
 
     fn outcome(step: &'static str, observation: Observation, applied: bool) -> Outcome {
         Outcome { step, needs: Needs::Local, observation, applied, millis: 0, held_by: None }
@@ -90,12 +89,12 @@ mod tests {
         let mut schedule = Schedule::default();
         let waits = || Observation::Waiting("it".to_owned());
         let mut pause = |observation| {
-            schedule.record(&outcome("network", observation, false), now);
+            schedule.record(&outcome("network", observation, false), Duration::from_secs(10), now);
             schedule.pause(now).as_secs()
         };
         let pauses: Vec<u64> = (0..7).map(|_| pause(waits())).collect();
         assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(pause(Observation::Done), 3600);
+        assert_eq!(pause(Observation::Done), 10);
         assert_eq!(pause(waits()), 2);
     }
 
@@ -104,11 +103,11 @@ mod tests {
         let now = Instant::now();
         let later = now + Duration::from_secs(3601);
         let mut schedule = Schedule::default();
-        schedule.record(&outcome("redis", Observation::Done, false), now);
-        schedule.record(&outcome("units", Observation::Done, false), now);
+        schedule.record(&outcome("redis", Observation::Done, false), HOURLY, now);
+        schedule.record(&outcome("units", Observation::Done, false), HOURLY, now);
         let waits = Observation::Waiting("it".to_owned());
-        schedule.record(&outcome("redis", waits.clone(), false), later);
-        schedule.record(&Outcome { held_by: Some("redis"), ..outcome("units", waits, false) }, later);
+        schedule.record(&outcome("redis", waits.clone(), false), HOURLY, later);
+        schedule.record(&Outcome { held_by: Some("redis"), ..outcome("units", waits, false) }, HOURLY, later);
         assert_eq!(schedule.pause(later).as_secs(), 2);
         assert_eq!(schedule.next("units", later), Next::Run);
     }
@@ -120,12 +119,12 @@ mod tests {
         let mut schedule = Schedule::default();
         let waits = Observation::Waiting("it".to_owned());
         assert_eq!(schedule.next("database", now), Next::Run);
-        schedule.record(&outcome("database", Observation::Done, true), now);
-        schedule.record(&outcome("certificate", waits.clone(), false), now);
+        schedule.record(&outcome("database", Observation::Done, true), HOURLY, now);
+        schedule.record(&outcome("certificate", waits.clone(), false), HOURLY, now);
         schedule.begin();
         assert_eq!(schedule.next("database", later), Next::Keep(Observation::Done));
         assert_eq!(schedule.next("certificate", later), Next::Keep(waits.clone()));
-        schedule.record(&outcome("secrets", Observation::Done, true), later);
+        schedule.record(&outcome("secrets", Observation::Done, true), HOURLY, later);
         assert_eq!(schedule.next("database", later), Next::Run);
         assert_eq!(schedule.next("certificate", later), Next::Keep(waits));
         assert_eq!(schedule.next("certificate", now + Duration::from_secs(2)), Next::Run);

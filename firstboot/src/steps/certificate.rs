@@ -14,7 +14,7 @@ mod renewal;
 use anyhow::Result;
 
 use crate::context::Context;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 use crate::settings::TlsMode;
 use crate::steps::nginx;
 use crate::tls::store;
@@ -24,6 +24,7 @@ pub const STEP: Step = Step {
     name: "certificate",
     why: "a certificate that browsers trust",
     needs: Needs::World,
+    watch: engine::HOURLY,
     observe,
     apply,
 };

@@ -6,13 +6,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result};
 
 use crate::context::Context;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 
 /// A plausible time.
 pub const STEP: Step = Step {
     name: "clock",
     why: "sets a clock that is older than this image forward",
     needs: Needs::Local,
+    watch: engine::MINUTELY,
     observe,
     apply,
 };

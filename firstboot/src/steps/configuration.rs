@@ -7,13 +7,14 @@ use anyhow::Result;
 
 use crate::channels;
 use crate::context::Context;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 
 /// Settings, valid and stored.
 pub const STEP: Step = Step {
     name: "configuration",
     why: "reads what you want from the stored file, a configuration volume or the hypervisor",
     needs: Needs::Local,
+    watch: engine::HOURLY,
     observe,
     apply: |_| Ok(()),
 };

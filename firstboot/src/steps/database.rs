@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::context::Context;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 use crate::exec::Run;
 use crate::{channels, passwd, sql};
 
@@ -19,6 +19,7 @@ pub const STEP: Step = Step {
     name: "database",
     why: "the instance's tables, with the rows that it cannot live without",
     needs: Needs::Local,
+    watch: engine::MINUTELY,
     observe,
     apply,
 };

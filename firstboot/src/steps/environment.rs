@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::context::Context;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 use crate::facts::ImageFacts;
 use crate::settings::{Mail, Settings, Verify};
 use crate::steps::secrets::Secrets;
@@ -23,6 +23,7 @@ pub const STEP: Step = Step {
     name: "environment",
     why: "the application's settings in `.env.production`",
     needs: Needs::Local,
+    watch: engine::HOURLY,
     observe,
     apply,
 };

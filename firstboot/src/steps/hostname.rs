@@ -4,7 +4,7 @@ use anyhow::Result;
 use fs_err as fs;
 
 use crate::context::Context;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 use crate::{block, durable};
 
 /// The name, everywhere the same.
@@ -12,6 +12,7 @@ pub const STEP: Step = Step {
     name: "hostname",
     why: "names the machine and keeps localhost on both address families",
     needs: Needs::Local,
+    watch: engine::HOURLY,
     observe,
     apply,
 };

@@ -10,7 +10,7 @@ use fs_err as fs;
 
 use crate::context::Context;
 use crate::durable;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 use crate::exec::Run;
 
 /// Identity, complete and sound.
@@ -18,6 +18,7 @@ pub const STEP: Step = Step {
     name: "identity",
     why: "gives this machine its own machine-id and SSH host keys",
     needs: Needs::Local,
+    watch: engine::HOURLY,
     observe,
     apply,
 };

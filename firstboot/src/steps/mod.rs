@@ -13,6 +13,7 @@ pub mod owner;
 pub mod postgresql;
 pub mod redis;
 pub mod secrets;
+pub mod space;
 pub mod ssh;
 pub mod storage;
 pub mod units;
@@ -41,4 +42,5 @@ pub const STEPS: &[Step] = &[
     certificate::STEP,
     units::STEP,
     owner::STEP,
+    space::STEP,
 ];

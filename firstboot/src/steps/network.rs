@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use fs_err as fs;
 
 use crate::context::Context;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 use crate::exec::Run;
 use crate::facts::NetworkBackend;
 use crate::settings::{Network, Settings};
@@ -26,6 +26,7 @@ pub const STEP: Step = Step {
     name: "network",
     why: "writes the NetworkManager profile and waits for addresses, a route and a resolver",
     needs: Needs::Link,
+    watch: engine::OFTEN,
     observe,
     apply,
 };

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use fs_err as fs;
 
 use crate::context::Context;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 use crate::exec::Run;
 use crate::facts::ImageFacts;
 use crate::settings::{Listen, Settings, TlsMode};
@@ -25,6 +25,7 @@ pub const STEP: Step = Step {
     name: "nginx",
     why: "the web server: HTTPS in front of web and streaming",
     needs: Needs::Local,
+    watch: engine::MINUTELY,
     observe,
     apply,
 };

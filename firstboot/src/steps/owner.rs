@@ -14,15 +14,21 @@ use anyhow::{Result, bail};
 use fs_err as fs;
 
 use crate::context::Context;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 use crate::exec::Run;
 use crate::settings::Owner;
 use crate::steps::database;
 use crate::{durable, passwd, sql};
 
 /// The step.
-pub const STEP: Step =
-    Step { name: "owner", why: "the first administrator's account", needs: Needs::Local, observe, apply };
+pub const STEP: Step = Step {
+    name: "owner",
+    why: "the first administrator's account",
+    needs: Needs::Local,
+    watch: engine::HOURLY,
+    observe,
+    apply,
+};
 
 /// Where the first password is found.
 pub const PASSWORD_FILE: &str = "/root/owner-password";

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use fs_err as fs;
 
 use crate::context::Context;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 use crate::exec::{self, Run};
 use crate::steps::storage::guard;
 use crate::{durable, passwd, sql, stamp, systemd};
@@ -21,6 +21,7 @@ pub const STEP: Step = Step {
     name: "postgresql",
     why: "the database server, reachable on this machine alone, without passwords",
     needs: Needs::Local,
+    watch: engine::MINUTELY,
     observe,
     apply,
 };

@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use fs_err as fs;
 
 use crate::context::Context;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 use crate::resp::{Connection, Reply};
 use crate::steps::storage::guard;
 use crate::{durable, systemd};
@@ -21,6 +21,7 @@ pub const STEP: Step = Step {
     name: "redis",
     why: "queues, sessions and events, reachable on this machine alone",
     needs: Needs::Local,
+    watch: engine::OFTEN,
     observe,
     apply,
 };

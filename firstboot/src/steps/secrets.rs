@@ -15,7 +15,7 @@ use rand::TryRngCore;
 
 use crate::context::Context;
 use crate::durable;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 use crate::settings::Secret;
 
 /// The step.
@@ -23,6 +23,7 @@ pub const STEP: Step = Step {
     name: "secrets",
     why: "keys that sign sessions, protect two-factor logins and identify the instance to push services",
     needs: Needs::Local,
+    watch: engine::HOURLY,
     observe,
     apply,
 };

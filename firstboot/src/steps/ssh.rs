@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::Result;
 
 use crate::context::Context;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 use crate::{block, durable, systemd};
 
 /// The keys, and the server that takes them.
@@ -13,6 +13,7 @@ pub const STEP: Step = Step {
     name: "ssh",
     why: "lets the owners of your SSH keys log in as root",
     needs: Needs::Local,
+    watch: engine::HOURLY,
     observe,
     apply,
 };

@@ -16,7 +16,7 @@ use anyhow::{Result, bail};
 
 use self::content::Decision;
 use crate::context::Context;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 use crate::{durable, systemd};
 
 /// The data disk, mounted.
@@ -24,6 +24,7 @@ pub const STEP: Step = Step {
     name: "storage",
     why: "finds, formats when empty, checks and mounts the data disk",
     needs: Needs::Local,
+    watch: engine::MINUTELY,
     observe,
     apply,
 };

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use fs_err as fs;
 
 use crate::context::Context;
-use crate::engine::{Needs, Observation, Step};
+use crate::engine::{self, Needs, Observation, Step};
 use crate::resp::Connection;
 use crate::steps::redis;
 use crate::{durable, http, systemd};
@@ -21,6 +21,7 @@ pub const STEP: Step = Step {
     name: "units",
     why: "the services that are the instance: background jobs, web and streaming",
     needs: Needs::Local,
+    watch: engine::MINUTELY,
     observe,
     apply,
 };

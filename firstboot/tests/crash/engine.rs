@@ -43,10 +43,10 @@ pub fn run(args: &[String]) -> Result<u8> {
         if step.name == "configuration" {
             context.settings = channels::adopt(Path::new("/"))?.found.map(|(settings, _)| settings);
         }
-        let mut outcome = converge(step, &context);
+        let mut outcome = converge(step, &context, |_| ());
         for _ in 1..TRIES {
             if outcome.observation != Observation::Done {
-                outcome = converge(step, &context);
+                outcome = converge(step, &context, |_| ());
             }
         }
         if outcome.observation != Observation::Done {
