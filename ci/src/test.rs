@@ -43,8 +43,7 @@ pub fn run(shell: &Shell) -> Result<()> {
     phase("format", &|| whole(Ok(cmd!(shell, "cargo fmt --all --check").run()?)));
     phase("lints", &|| {
         cmd!(shell, "cargo clippy --workspace --all-targets --quiet -- -D warnings").run()?;
-        // Targets that are no default ones (`test = false`) are named.
-        cmd!(shell, "cargo clippy --package firstboot --test crash --quiet -- -D warnings").run()?;
+        // A target that is no default one (`test = false`) is named.
         whole(Ok(cmd!(shell, "cargo clippy --package imgbuild --test vm --quiet -- -D warnings").run()?))
     });
     phase("house rules", &|| {
@@ -78,6 +77,7 @@ fn vm_line() -> Result<Vec<&'static str>> {
 pub fn crash_matrix(shell: &Shell) -> Result<()> {
     setup::run(shell)?;
     cmd!(shell, "cargo test --package firstboot --test crash")
+        .env("CRASH_MATRIX_WHOLE", "1")
         .run()
         .context("a cut left what it must not leave")
 }

@@ -5,7 +5,8 @@
 //!
 //! Of cuts between which nothing can have changed the first is made: a program's start leaves what the operation before it left, so
 //! does the end of a program that only looks, a sync is nothing to a process, and what is not synced is nothing to a cut that takes
-//! all of it. `CRASH_MATRIX=step,step` takes these steps alone.
+//! all of it. `CRASH_MATRIX=step,step` takes these steps alone. What a cut takes in part is by chance, so that one in [`SOME`] of these
+//! is enough for every day; `CRASH_MATRIX_WHOLE=1` (`cargo ci crash`) makes them all.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -22,10 +23,16 @@ use crate::{engine, scene, state};
 
 /// What is lost, as the engine reads it, and as a person does.
 const LOSSES: [(&str, &str); 3] =
-    [("nothing", "the process"), ("all", "the power, all"), ("1", "the power, some")];
+    [("nothing", "the process"), ("all", "the power, all"), (PART, "the power, some")];
+
+/// The seed of what is lost in part.
+const PART: &str = "1";
 
 /// Cuts over the whole of first boot, for each loss.
-const SAMPLE: usize = 8;
+const SAMPLE: usize = 5;
+
+/// Of the cuts that take a part, one in so many.
+const SOME: usize = 4;
 
 /// Memory for one machine, in KiB: its tree, with a database, and its servers. An estimate, not measured.
 const MACHINE_KIB: usize = 512 * 1024;
@@ -93,6 +100,7 @@ pub fn run() -> Result<()> {
     let programs = programs(folder)?;
     let rows = undisturbed(folder, &programs)?;
     let wanted = std::env::var("CRASH_MATRIX").ok();
+    let is_whole = std::env::var_os("CRASH_MATRIX_WHOLE").is_some();
     let is_wanted =
         |row: &Row| wanted.as_ref().is_none_or(|names| names.split(',').any(|name| name == row.name));
 
@@ -101,10 +109,15 @@ pub fn run() -> Result<()> {
         for (loss, (kind, _)) in LOSSES.iter().enumerate() {
             let changing = (1..).zip(&row.operations).filter(|(_, operation)| changes(operation, kind));
             let mut cuts: Vec<u64> = changing.map(|(at, _)| at).collect();
-            if row.first != row.last {
+            let one_in = if row.first != row.last {
                 // Of the whole, a few over its length: each of its operations is in a row of its own.
-                cuts = cuts.iter().copied().step_by((cuts.len() / SAMPLE).max(1)).collect();
-            }
+                (cuts.len() / SAMPLE).max(1)
+            } else if *kind == PART && !is_whole {
+                SOME
+            } else {
+                1
+            };
+            cuts = cuts.into_iter().step_by(one_in).collect();
             items.extend(cuts.into_iter().map(|at| Item { row: number, loss, at }));
         }
     }
