@@ -47,6 +47,7 @@ pub fn run(program: &std::path::Path, args: &[&std::ffi::OsStr]) -> anyhow::Resu
 /// Debian packages that the tests need beyond those of `imgbuild` itself.
 pub fn packages() -> &'static [&'static str] {
     &[
+        "binutils",
         "createrepo-c",
         "curl",
         "e2fsprogs",

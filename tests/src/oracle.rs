@@ -2,6 +2,7 @@
 //!
 //! Each function is an error with the program's own words when the judge objects.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -107,6 +108,19 @@ pub fn to_raw(image: &Path, raw: &Path) -> Result<()> {
 pub fn copy_sparse(disk: &Path, copy: &Path) -> Result<()> {
     exec::text("cp", &["--sparse=always".as_ref(), "--".as_ref(), disk.as_os_str(), copy.as_os_str()])?;
     Ok(())
+}
+
+/// Which of some texts `strings` and `grep` find on a raw disk. Each is printable and of 16 characters at least.
+pub fn found_by_strings(disk: &Path, texts: &BTreeSet<String>, scratch: &Path) -> Result<BTreeSet<String>> {
+    let list = scratch.join("texts");
+    let lines: Vec<&str> = texts.iter().map(String::as_str).collect();
+    fs_err::write(&list, lines.join("\n"))?;
+    // grep ends with 1 when it finds nothing; a pipe that breaks ends with more.
+    let script = "set -o pipefail; strings --all --bytes=16 -- \"$1\" | LC_ALL=C grep --fixed-strings --only-matching --file=\"$2\" || test $? = 1";
+    let args = ["-c".as_ref(), script.as_ref(), "strings".as_ref(), disk.as_os_str(), list.as_os_str()];
+    let said = exec::text("bash", &args)?;
+    fs_err::remove_file(&list)?;
+    Ok(said.lines().map(str::to_owned).collect())
 }
 
 /// Names in a tar archive, in their order, read by GNU tar.

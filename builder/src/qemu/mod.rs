@@ -278,6 +278,12 @@ impl Machine {
         if said.trim().is_empty() { Ok(()) } else { bail!("restoring the machine: {}", said.trim()) }
     }
 
+    /// Plugs the cable of the guest's network adapter in, or pulls it out.
+    pub fn set_link(&mut self, is_up: bool) -> Result<()> {
+        self.qmp.execute("set_link", &serde_json::json!({ "name": "net", "up": is_up }))?;
+        Ok(())
+    }
+
     /// Asks the guest to reboot; verdicts of the boot before no longer count.
     pub fn reboot(&mut self) -> Result<()> {
         self.boot_offset = fs::metadata(self.serial_path())?.len();

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use serde_json::{Value, json};
 
 use super::ROUTER_V6;
 use crate::client::{Client, Request, Trust};
@@ -26,14 +27,38 @@ pub(super) fn address() -> String {
     format!("[{ROUTER_V6}]:53")
 }
 
-pub(super) fn add_aaaa(namespace: &str, name: &str, address: Ipv6Addr) -> Result<()> {
-    let client = Client::new("localhost", IpAddr::V6(Ipv6Addr::LOCALHOST), Trust::Nothing)
-        .in_namespace(namespace)
-        .with_ports(MANAGEMENT_PORT, MANAGEMENT_PORT);
-    let record = serde_json::json!({ "host": name, "addresses": [address] });
-    let response = client.http(&Request::post("/add-aaaa").json(&record))?;
-    if response.status != 200 {
-        bail!("adding the AAAA record of `{name}`: status {}: {}", response.status, response.text());
+/// The records that the lab's resolver gives; each setter replaces what a name had.
+#[derive(Debug)]
+pub struct Zone<'a> {
+    namespace: &'a str,
+}
+
+impl Zone<'_> {
+    pub(super) fn of(namespace: &str) -> Zone<'_> {
+        Zone { namespace }
     }
-    Ok(())
+
+    /// The AAAA record of a name.
+    pub fn set_aaaa(&self, name: &str, address: Ipv6Addr) -> Result<()> {
+        self.post("clear-aaaa", &json!({ "host": name }))?;
+        self.post("add-aaaa", &json!({ "host": name, "addresses": [address] }))
+    }
+
+    /// The CAA record of a name: the one authority that may issue. `None` takes it away.
+    pub fn set_issuer(&self, name: &str, authority: Option<&str>) -> Result<()> {
+        self.post("clear-caa", &json!({ "host": name }))?;
+        let Some(authority) = authority else { return Ok(()) };
+        self.post("add-caa", &json!({ "host": name, "policies": [{ "tag": "issue", "value": authority }] }))
+    }
+
+    fn post(&self, verb: &str, body: &Value) -> Result<()> {
+        let client = Client::new("localhost", IpAddr::V6(Ipv6Addr::LOCALHOST), Trust::Nothing)
+            .in_namespace(self.namespace)
+            .with_ports(MANAGEMENT_PORT, MANAGEMENT_PORT);
+        let response = client.http(&Request::post(&format!("/{verb}")).json(body))?;
+        if response.status != 200 {
+            bail!("the lab's resolver: `{verb}` {body}: status {}: {}", response.status, response.text());
+        }
+        Ok(())
+    }
 }

@@ -17,6 +17,7 @@ mod dns;
 mod mail;
 mod radvd;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,6 +26,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
+pub use self::dns::Zone;
 use crate::client::{Client, Trust};
 use crate::exec::Service;
 use crate::mailbox::Mailbox;
@@ -49,13 +51,26 @@ pub const TAP: &str = "vm0";
 const BRIDGE: &str = "lan0";
 const READY: Duration = Duration::from_secs(20);
 
+/// A server of the lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Server {
+    /// DNS.
+    Resolver,
+    /// The certificate authority.
+    Authority,
+    /// The mail relay.
+    Relay,
+    /// Router advertisements.
+    Router,
+}
+
 /// A running home network for one instance.
 #[derive(Debug)]
 pub struct Lab {
     domain: String,
     authority: acme::Authority,
     // In the order of their end: servers, then namespaces, then the folder with their logs.
-    services: Vec<Service>,
+    services: BTreeMap<Server, Service>,
     outside: Namespace,
     router: Namespace,
     folder: TempDir,
@@ -77,23 +92,65 @@ impl Lab {
         let mut lab = Lab {
             domain: domain.to_owned(),
             authority: acme::Authority::new(folder.path())?,
-            services: Vec::new(),
+            services: BTreeMap::new(),
             outside,
             router,
             folder,
         };
-        let (namespace, folder) = (lab.router.name(), lab.folder.path());
-        lab.services.push(dns::start(namespace, folder)?);
-        lab.services.push(acme::start(namespace, folder)?);
-        lab.services.push(mail::start(namespace, folder)?);
-        lab.services.push(radvd::start(namespace, folder)?);
-        lab.answers(IpAddr::V6(ROUTER_V6), acme::PORT)?;
-        lab.answers(IpAddr::V4(ROUTER_V4), mail::PORT)?;
-        lab.answers(IpAddr::V6(Ipv6Addr::LOCALHOST), dns::MANAGEMENT_PORT)?;
-        dns::add_aaaa(lab.router.name(), acme::HOST, ROUTER_V6)?;
-        dns::add_aaaa(lab.router.name(), &lab.domain, INSTANCE_V6)?;
+        for server in [Server::Resolver, Server::Authority, Server::Relay, Server::Router] {
+            lab.revive(server)?;
+        }
         lab.authority.fetch_root(lab.router.name())?;
         Ok(lab)
+    }
+
+    /// Ends a server at once, as a power cut would end it.
+    pub fn silence(&mut self, server: Server) {
+        self.services.remove(&server);
+    }
+
+    /// Starts a server, also one that runs, as it was at first; returns when it answers.
+    pub fn revive(&mut self, server: Server) -> Result<()> {
+        self.silence(server);
+        let (namespace, folder) = (self.router.name(), self.folder.path());
+        let service = match server {
+            Server::Resolver => dns::start(namespace, folder)?,
+            Server::Authority => acme::start(namespace, folder)?,
+            Server::Relay => mail::start(namespace, folder, mail::Manner::Takes)?,
+            Server::Router => radvd::start(namespace, folder)?,
+        };
+        self.services.insert(server, service);
+        match server {
+            Server::Resolver => {
+                self.answers(IpAddr::V6(Ipv6Addr::LOCALHOST), dns::MANAGEMENT_PORT)?;
+                self.zone().set_aaaa(acme::HOST, ROUTER_V6)?;
+                self.zone().set_aaaa(&self.domain, INSTANCE_V6)
+            }
+            Server::Authority => self.answers(IpAddr::V6(ROUTER_V6), acme::PORT),
+            Server::Relay => self.answers(IpAddr::V4(ROUTER_V4), mail::PORT),
+            // It answers nobody.
+            Server::Router => Ok(()),
+        }
+    }
+
+    /// Lets the mail relay refuse every recipient with 554, until it is revived.
+    pub fn refuse_mail(&mut self) -> Result<()> {
+        self.silence(Server::Relay);
+        let relay = mail::start(self.router.name(), self.folder.path(), mail::Manner::Refuses)?;
+        self.services.insert(Server::Relay, relay);
+        self.answers(IpAddr::V4(ROUTER_V4), mail::PORT)
+    }
+
+    /// The records that the resolver gives.
+    pub fn zone(&self) -> Zone<'_> {
+        Zone::of(self.router.name())
+    }
+
+    /// Lets another machine of the network have the instance's address, or takes it away from there.
+    pub fn occupy_address(&self, is_occupied: bool) -> Result<()> {
+        let verb = if is_occupied { "add" } else { "del" };
+        let more = if is_occupied { " nodad" } else { "" };
+        self.outside.ip(&format!("addr {verb} {INSTANCE_V6}/128 dev eth0{more}")).map(drop)
     }
 
     /// The instance's name in DNS.
@@ -190,7 +247,7 @@ from = "words@{domain}"
         let client = Client::new(acme::HOST, address, Trust::Nothing).in_namespace(self.router.name());
         let services = &mut self.services;
         wait::until(&format!("the lab's server at {address} port {port}"), READY, || {
-            for service in services.iter_mut() {
+            for service in services.values_mut() {
                 service.must_run().with_context(|| format!("starting `{}` in the lab", service.name()))?;
             }
             Ok(client.connect(port).map(|_| ()).map_err(|error| format!("{error:#}")))
