@@ -14,9 +14,11 @@
 mod account;
 mod build;
 mod exposure;
+mod faults;
 mod first_boot;
 mod power;
 mod power_cut;
+mod second;
 mod site;
 mod stand_in;
 mod tampered;
@@ -58,8 +60,18 @@ const CHECKS: &[Check<Site>] = &[
     ("make_admin_opens_the_settings", account::make_admin),
     ("uploaded_picture_gets_a_thumbnail", account::upload),
     ("status_arrives_on_the_websocket", account::status_on_the_websocket),
+    ("no_link_is_named_and_heals", faults::link),
+    ("no_router_advertisement_is_named_and_heals", faults::router_advertisement),
+    ("duplicate_address_is_named_and_heals", faults::duplicate_address),
+    ("redis_that_does_not_start_is_named_and_heals", faults::redis),
+    ("postgresql_that_does_not_start_is_named_and_heals", faults::postgresql),
+    ("full_disk_is_named_and_heals", faults::disk),
+    ("damaged_config_volume_is_named_and_changes_nothing", faults::config_volume),
+    ("relay_that_refuses_is_named_and_heals", faults::relay),
+    ("instance_serves_while_dns_caa_or_clock_keep_it_from_a_certificate", faults::certificate),
     ("reboot_comes_back_with_the_same_secrets", power::reboot_keeps_everything),
     ("power_off_leaves_clean_file_systems", power::off_leaves_clean_file_systems),
+    ("second_machine_and_the_image_share_no_secret_with_the_first", second::shares_no_secret),
     ("data_disk_is_whole_at_any_moment", power_cut::disk_is_whole_at_any_moment),
     ("stand_in_for_centos_is_built_without_network", stand_in::image_is_built),
     ("rpm_finds_no_changes_that_overlays_do_not_state", stand_in::rpm_finds_no_other_changes),

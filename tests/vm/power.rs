@@ -31,6 +31,7 @@ pub fn reboot_keeps_everything(site: &mut Site) -> Result<()> {
     let timeline =
         site.lab()?.client()?.https(&Request::get("/api/v1/timelines/public"))?.expect(200)?.text();
     ensure!(timeline.contains(&status), "the status is gone: {timeline}");
+    site.first_id = Some(site.machine()?.shell("cat /etc/machine-id")?);
     let failed = site.machine()?.shell("systemctl list-units --failed --plain --no-legend")?;
     ensure!(failed.is_empty(), "units that failed: {failed}");
     Ok(())

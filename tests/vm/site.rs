@@ -27,6 +27,8 @@ pub struct Site {
     pub stand_in: Option<StandIn>,
     /// Running between first boot and power off.
     pub machine: Option<Machine>,
+    /// Its `/etc/machine-id`, once it was looked at.
+    pub first_id: Option<String>,
     /// What the machine went through on its way to green.
     pub history: Option<History>,
     /// There as long as the machine.
