@@ -89,7 +89,7 @@ mod tests {
         for (room, lacks) in [
             (room(32 * GIB, GIB, 2_000_000, 100_000), None),
             (room(32 * GIB, GIB - 1, 2_000_000, 100_000), Some("1023 of 32768 MiB are free")),
-            (room(2 * GIB, GIB / 11, 100, 100), Some("97 of 2048 MiB are free")),
+            (room(2 * GIB, GIB / 11, 100, 100), Some("93 of 2048 MiB are free")),
             (room(2 * GIB, GIB / 5, 100, 100), None),
             (room(32 * GIB, 9 * GIB, 2_000_000, 19_999), Some("19999 of 2000000 files are left")),
             (room(32 * GIB, 9 * GIB, 0, 0), None),
