@@ -78,8 +78,9 @@ impl Watcher for Once {
         Next::Run
     }
 
-    fn working(&mut self, step: &Step, todo: &str) {
+    fn working(&mut self, step: &Step, todo: &str) -> bool {
         console::announce(&working(step, todo));
+        true
     }
 
     fn after(&mut self, step: &Step, outcome: &Outcome) {
@@ -243,17 +244,28 @@ impl Watcher for Keeper<'_> {
         next
     }
 
-    fn working(&mut self, step: &Step, todo: &str) {
+    fn working(&mut self, step: &Step, todo: &str) -> bool {
+        // What stands before it was not looked at, and may be the cause: trying this one would take minutes, and blame it.
+        if self.schedule.doubts(step.name) {
+            return false;
+        }
         console::announce(&working(step, todo));
         if let Some(known) = self.known.iter_mut().find(|known| known.step == step.name) {
             (known.observation, known.held, known.working) =
                 (Some(Observation::Todo(todo.to_owned())), false, true);
         }
         self.publish();
+        true
     }
 
     fn after(&mut self, step: &Step, outcome: &Outcome) {
+        let is_doubted = self.schedule.doubts(step.name) && outcome.observation != Observation::Done;
         self.schedule.record(outcome, step.watch, Instant::now());
+        if is_doubted {
+            // Nothing is said of it before the next pass, which comes at once and looks at everything.
+            self.schedule.reset();
+            return;
+        }
         let is_news = note(&mut self.known, outcome);
         if is_news && outcome.held_by.is_none() {
             console::announce(&line(step, outcome));

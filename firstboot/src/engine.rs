@@ -87,25 +87,22 @@ pub enum Next {
 pub trait Watcher {
     /// Before a step.
     fn before(&mut self, step: &Step) -> Next;
-    /// Before the work of a step that has something to do, with what that is: its work may take minutes.
-    fn working(&mut self, step: &Step, todo: &str);
+    /// Before the work of a step that has something to do, with what that is: its work may take minutes. Whether it may begin.
+    fn working(&mut self, step: &Step, todo: &str) -> bool;
     /// After a step that ran or was held back.
     fn after(&mut self, step: &Step, outcome: &Outcome);
 }
 
 /// Observes one step, applies it when there is something to do, and observes again. An error of either becomes `Broken` for a
 /// local step and `Waiting` for the others, with the whole chain of causes as its text. `working` is called before an apply, with
-/// what there is to do.
-pub fn converge(step: &Step, context: &Context, working: impl FnOnce(&str)) -> Outcome {
+/// what there is to do, and says whether it may begin.
+pub fn converge(step: &Step, context: &Context, working: impl FnOnce(&str) -> bool) -> Outcome {
     let start = Instant::now();
     let (observation, applied) = match observe(step, context) {
-        Observation::Todo(todo) => {
-            working(&todo);
-            match (step.apply)(context) {
-                Ok(()) => (observe(step, context), true),
-                Err(error) => (failed(step, &error), true),
-            }
-        }
+        Observation::Todo(todo) if working(&todo) => match (step.apply)(context) {
+            Ok(()) => (observe(step, context), true),
+            Err(error) => (failed(step, &error), true),
+        },
         other => (other, false),
     };
     let millis = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -174,7 +171,9 @@ mod tests {
             Next::Run
         }
 
-        fn working(&mut self, _: &Step, _: &str) {}
+        fn working(&mut self, _: &Step, _: &str) -> bool {
+            true
+        }
 
         fn after(&mut self, _: &Step, _: &Outcome) {}
     }

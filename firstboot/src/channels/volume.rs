@@ -54,6 +54,13 @@ fn read_folder(folder: &Path, label: &str) -> Said {
         Ok(text) => said.add(read_metadata(&source, text.as_deref().unwrap_or_default())),
         Err(error) => said.damaged.push(format!("{error:#}")),
     }
+    // What is damaged may look empty.
+    let files = ["config.toml", "user-data", "meta-data", "network-config"];
+    if files.iter().all(|file| folder.join(file).symlink_metadata().is_err()) {
+        said.damaged.push(format!(
+            "the volume {label} holds neither `config.toml` nor `user-data`: it is empty or damaged; make it anew"
+        ));
+    }
     if folder.join("network-config").symlink_metadata().is_ok() {
         said.notes.push(format!(
             "{} is not carried out: write the network as `[network]` in the configuration",
@@ -112,7 +119,8 @@ mod tests {
 
     #[test]
     fn config_toml_goes_before_user_data() {
-        assert_eq!(check(&[]), "nothing");
+        let empty = "the volume CIDATA holds neither `config.toml` nor `user-data`: it is empty or damaged; make it anew";
+        assert_eq!(check(&[("LOST.DIR", "")]), empty);
         assert_eq!(check(&[("config.toml", "a"), ("user-data", "b")]), "config.toml on the volume CIDATA: a");
         let ours = "#mastodon-appliance\nschema = 1";
         assert_eq!(check(&[("user-data", ours)]), format!("user-data on the volume CIDATA: {ours}"));

@@ -1,7 +1,8 @@
 //! When each step is due again.
 //!
 //! A step that is done is looked at as often as it wishes, and at once when a step before it changed something. One that is not done
-//! is tried again after 2, 4, 8 … 60 seconds, by itself: a certificate that waits does not make the database work.
+//! is tried again after 2, 4, 8 … 60 seconds, by itself: a certificate that waits does not make the database work. One that is done no
+//! longer is doubted until everything before it was looked at, too.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -15,6 +16,10 @@ const LONGEST_PAUSE: u64 = 60;
 pub struct Schedule {
     entries: BTreeMap<&'static str, Entry>,
     changed: bool,
+    /// Some step of this pass was not due.
+    kept: bool,
+    /// The next pass comes at once.
+    again: bool,
 }
 
 #[derive(Debug)]
@@ -25,28 +30,38 @@ struct Entry {
 }
 
 impl Schedule {
-    /// Makes every step due.
+    /// Makes every step due, also those that this pass has passed already.
     pub fn reset(&mut self) {
         self.entries.clear();
+        self.again = true;
     }
 
     /// Begins a pass.
     pub fn begin(&mut self) {
         self.changed = false;
+        self.kept = false;
+        self.again = false;
+    }
+
+    /// Whether a step that is found to be done no longer may have its cause in one before it that this pass has not looked at.
+    pub fn doubts(&self, step: &str) -> bool {
+        self.kept && self.entries.get(step).is_some_and(|entry| entry.observation == Observation::Done)
     }
 
     /// Whether a step is due.
-    pub fn next(&self, step: &str, now: Instant) -> Next {
+    pub fn next(&mut self, step: &str, now: Instant) -> Next {
         match self.entries.get(step) {
             Some(entry) if now < entry.due && !(self.changed && entry.observation == Observation::Done) => {
+                self.kept = true;
                 Next::Keep(entry.observation.clone())
             }
             _ => Next::Run,
         }
     }
 
-    /// Takes note of how a step ended that wishes to be looked at every `watch` while it is done. One that was held back was not looked at: it is due when it is released. Until then
-    /// nothing is planned for it, because a time of its own would pass and leave no pause at all.
+    /// Takes note of how a step ended that wishes to be looked at every `watch` while it is done. One that was held back was not
+    /// looked at: it is due when it is released. Until then nothing is planned for it, because a time of its own would pass and leave
+    /// no pause at all.
     pub fn record(&mut self, outcome: &Outcome, watch: Duration, now: Instant) {
         if outcome.held_by.is_some() {
             self.entries.remove(outcome.step);
@@ -67,6 +82,9 @@ impl Schedule {
 
     /// How long nothing is due.
     pub fn pause(&self, now: Instant) -> Duration {
+        if self.again {
+            return Duration::ZERO;
+        }
         let due = self.entries.values().map(|entry| entry.due).min();
         due.map_or(Duration::from_secs(2), |due| due.saturating_duration_since(now)).min(HOURLY)
     }
@@ -130,5 +148,25 @@ mod tests {
         assert_eq!(schedule.next("certificate", now + Duration::from_secs(2)), Next::Run);
         schedule.reset();
         assert_eq!(schedule.next("certificate", later), Next::Run);
+    }
+
+    #[test]
+    fn the_effect_is_doubted_while_the_cause_was_not_looked_at() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(11);
+        let mut schedule = Schedule::default();
+        schedule.record(&outcome("postgresql", Observation::Done, false), HOURLY, now);
+        schedule.record(&outcome("units", Observation::Done, false), Duration::from_secs(10), now);
+        schedule.begin();
+        assert!(!schedule.doubts("units"), "everything was looked at so far");
+        assert_eq!(schedule.next("postgresql", later), Next::Keep(Observation::Done));
+        assert_eq!(schedule.next("units", later), Next::Run);
+        assert!(schedule.doubts("units"));
+        schedule.reset();
+        schedule.record(&outcome("certificate", Observation::Done, false), HOURLY, later);
+        assert_eq!(schedule.pause(later), Duration::ZERO);
+        schedule.begin();
+        assert_eq!(schedule.next("postgresql", later), Next::Run);
+        assert!(!schedule.doubts("units"), "nothing was kept");
     }
 }

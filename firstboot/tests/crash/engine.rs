@@ -43,10 +43,10 @@ pub fn run(args: &[String]) -> Result<u8> {
         if step.name == "configuration" {
             context.settings = channels::adopt(Path::new("/"))?.found.map(|(settings, _)| settings);
         }
-        let mut outcome = converge(step, &context, |_| ());
+        let mut outcome = converge(step, &context, |_| true);
         for _ in 1..TRIES {
             if outcome.observation != Observation::Done {
-                outcome = converge(step, &context, |_| ());
+                outcome = converge(step, &context, |_| true);
             }
         }
         if outcome.observation != Observation::Done {
