@@ -110,13 +110,14 @@ pub fn copy_sparse(disk: &Path, copy: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Which of some texts `strings` and `grep` find on a raw disk. Each is printable and of 16 characters at least.
+/// Which of some texts `strings` and `grep` find on a raw disk, whose holes tar leaves out: they would be most of the time. Each text
+/// is printable and of 16 characters at least.
 pub fn found_by_strings(disk: &Path, texts: &BTreeSet<String>, scratch: &Path) -> Result<BTreeSet<String>> {
     let list = scratch.join("texts");
     let lines: Vec<&str> = texts.iter().map(String::as_str).collect();
     fs_err::write(&list, lines.join("\n"))?;
     // grep ends with 1 when it finds nothing; a pipe that breaks ends with more.
-    let script = "set -o pipefail; strings --all --bytes=16 -- \"$1\" | LC_ALL=C grep --fixed-strings --only-matching --file=\"$2\" || test $? = 1";
+    let script = "set -o pipefail; tar --create --sparse --absolute-names --file=- -- \"$1\" | strings --all --bytes=16 | LC_ALL=C grep --fixed-strings --only-matching --file=\"$2\" || test $? = 1";
     let args = ["-c".as_ref(), script.as_ref(), "strings".as_ref(), disk.as_os_str(), list.as_os_str()];
     let said = exec::text("bash", &args)?;
     fs_err::remove_file(&list)?;
