@@ -6,8 +6,9 @@
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// A check: a name as its test name, and what it does with the shared state.
@@ -20,8 +21,10 @@ pub fn say(line: &str) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }
 
-/// Runs the checks one after another on a state that the first one finds as `start` made it.
-pub fn run<S: Send + 'static>(start: impl FnOnce() -> S, checks: &[Check<S>]) -> ExitCode {
+/// Runs the checks one after another on a state that the first one finds as `start` made it, and says how long each took. One that
+/// would begin after `limit` fails untried: checks that fail slowly must not keep anybody from hearing which.
+pub fn run<S: Send + 'static>(start: impl FnOnce() -> S, limit: Duration, checks: &[Check<S>]) -> ExitCode {
+    let beginning = Instant::now();
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let state = Arc::new(Mutex::new(start()));
@@ -30,11 +33,23 @@ pub fn run<S: Send + 'static>(start: impl FnOnce() -> S, checks: &[Check<S>]) ->
         Trial::test(name, move || {
             // A poisoned lock only says that an earlier check panicked, which has been reported.
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            check(&mut state).map_err(|error| Failed::from(format!("{error:#}")))
+            let begun = Instant::now();
+            let result = in_time(beginning, limit).and_then(|()| check(&mut state));
+            say(&format!("{:.1} s", begun.elapsed().as_secs_f64()));
+            result.map_err(|error| Failed::from(format!("{error:#}")))
         })
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     // The trials are gone, so this is the last reference: the machine and the lab end here, before the exit code is out.
     drop(state);
     conclusion.exit_code()
+}
+
+fn in_time(beginning: Instant, limit: Duration) -> Result<()> {
+    ensure!(
+        beginning.elapsed() < limit,
+        "not tried: the checks before it took more than {} s",
+        limit.as_secs()
+    );
+    Ok(())
 }
