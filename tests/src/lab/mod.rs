@@ -194,6 +194,15 @@ impl Lab {
         Ok(Client::new(&self.domain, address, trust).in_namespace(self.outside.name()))
     }
 
+    /// A page of the instance, fetched by curl on the computer elsewhere, whoever has signed the instance's certificate.
+    pub fn page_of_anybody(&self, path: &str) -> Result<String> {
+        let resolve = format!("{}:443:[{INSTANCE_V6}]", self.domain);
+        let url = format!("https://{}{path}", self.domain);
+        let manner = ["--insecure", "--fail", "--silent", "--show-error", "--max-time", "60"];
+        let args = [&manner[..], &["--resolve", &resolve, &url]].concat();
+        self.outside.run("curl", &args)
+    }
+
     /// What reached the mail relay.
     pub fn mailbox(&self) -> Mailbox {
         Mailbox::at(&self.folder.path().join(mail::FOLDER))
