@@ -23,6 +23,8 @@
 mod engine;
 mod machine;
 mod matrix;
+#[path = "../standin/rails.rs"]
+mod rails;
 mod scene;
 mod standins;
 mod state;

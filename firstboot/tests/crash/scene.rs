@@ -48,21 +48,9 @@ http {
 }
 ";
 
-/// The folder of PostgreSQL's programs on this host, and its version.
-fn postgresql() -> Result<(String, String)> {
-    let folders =
-        fs::read_dir("/usr/lib/postgresql").context("PostgreSQL is missing: run `cargo ci setup`")?;
-    let versions = folders.flatten().filter(|entry| entry.path().join("bin/initdb").exists());
-    let newest = versions
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .max()
-        .context("PostgreSQL is missing: run `cargo ci setup`")?;
-    Ok((format!("/usr/lib/postgresql/{newest}/bin"), newest.to_string()))
-}
-
 /// What the image says about itself.
 pub fn facts() -> Result<ImageFacts> {
-    let (bin, version) = postgresql()?;
+    let (bin, version) = crate::rails::postgresql()?;
     let text = |text: &str| text.to_owned();
     Ok(ImageFacts {
         schema: 1,

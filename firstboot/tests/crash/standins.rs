@@ -1,8 +1,7 @@
 //! Stand-ins: programs that need a real machine (`systemctl`) or an application that was built (`bundle`, Mastodon's services).
 //!
-//! `systemctl` starts the real servers and knows units, conditions, `enable` and pid files, no more. `bundle exec rails db:setup` makes
-//! real tables, one statement after the other, and is as little idempotent as v1.6.1's: a second run drops every table, and a second
-//! run of the seeds adds a second row.
+//! `systemctl` starts the real servers and knows units, conditions, `enable` and pid files, no more. The tasks of Rails
+//! that make tables are in `standin/rails.rs`.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -16,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::scene;
+use crate::{rails, scene};
 
 /// The names that programs of first boot find in the search path.
 pub const NAMES: [&str; 3] = ["systemctl", "bundle", "mount"];
@@ -78,7 +77,7 @@ pub fn run(name: &str, args: &[String]) -> Result<u8> {
             kill_process(process(unit).context("it does not run")?, Signal::HUP)?;
             true
         }
-        ("bundle", ["exec", "rails", task]) => rails(task).map(|()| true)?,
+        ("bundle", ["exec", "rails", task]) => rails::run(task).map(|()| true)?,
         ("bundle", ["exec", "rake", tasks @ ..]) => rake(tasks).map(|()| true)?,
         _ => bail!("the stand-in does not know {args:?}"),
     };
@@ -222,45 +221,6 @@ pub fn serve(args: &[String]) -> Result<u8> {
     Ok(0)
 }
 
-fn psql(database: &str, statements: &str) -> Result<()> {
-    let mut child = Command::new(format!("{}/psql", scene::facts()?.postgresql.bin))
-        .args(["-Xq", "-v", "ON_ERROR_STOP=1", "-h", "/run/postgresql", "-d", database, "-f", "-"])
-        .stdin(Stdio::piped())
-        .spawn()?;
-    child.stdin.take().context("no pipe")?.write_all(statements.as_bytes())?;
-    let status = child.wait()?;
-    if status.success() { Ok(()) } else { bail!("`psql`: {status}") }
-}
-
-const SCHEMA: &str = "\
-DROP TABLE IF EXISTS oauth_applications CASCADE;
-CREATE TABLE oauth_applications (id bigserial PRIMARY KEY, name text NOT NULL, secret text NOT NULL, superapp boolean DEFAULT false NOT NULL);
-DROP TABLE IF EXISTS accounts CASCADE;
-CREATE TABLE accounts (id bigserial PRIMARY KEY, username text NOT NULL, domain text);
-CREATE UNIQUE INDEX ON accounts (lower(username), lower(domain));
-DROP TABLE IF EXISTS users CASCADE;
-CREATE TABLE users (id bigserial PRIMARY KEY, email text UNIQUE NOT NULL, account_id bigint REFERENCES accounts, admin boolean DEFAULT false NOT NULL, confirmed boolean DEFAULT false NOT NULL);
-DROP TABLE IF EXISTS schema_migrations;
-CREATE TABLE schema_migrations (version text PRIMARY KEY);
-";
-
-fn rails(task: &str) -> Result<()> {
-    let database = std::env::var("DB_NAME")?;
-    let seed =
-        "INSERT INTO oauth_applications (name, secret, superapp) VALUES ('Web', md5(random()::text), true);";
-    match task {
-        "db:seed" => psql(&database, seed),
-        "db:setup" => {
-            // An existing one is no error to Rails.
-            psql("postgres", &format!("CREATE DATABASE {database};")).ok();
-            psql(&database, SCHEMA)?;
-            psql(&database, "INSERT INTO schema_migrations VALUES ('20170827125100'), ('20170913000752');")?;
-            psql(&database, seed)
-        }
-        _ => bail!("no task `{task}`"),
-    }
-}
-
 fn rake(tasks: &[&str]) -> Result<()> {
     let name = std::env::var("USERNAME")?;
     for task in tasks {
@@ -268,23 +228,17 @@ fn rake(tasks: &[&str]) -> Result<()> {
             "mastodon:add_user" => {
                 let email = std::env::var("USER_EMAIL")?;
                 print!("Enter email: Enter username: Create user and send them confirmation mail [y/N]: ");
-                psql(
-                    "mastodon",
-                    &format!(
-                        "WITH account AS (INSERT INTO accounts (username) VALUES ('{name}') RETURNING id) \
+                rails::psql(&format!(
+                    "WITH account AS (INSERT INTO accounts (username) VALUES ('{name}') RETURNING id) \
                         INSERT INTO users (email, account_id) SELECT '{email}', id FROM account;"
-                    ),
-                )?;
+                ))?;
                 println!("User added and confirmation mail sent to user's email address.");
                 println!("Here is the random password generated for the user: {:032x}", std::process::id());
             }
-            "mastodon:confirm_email" => psql("mastodon", "UPDATE users SET confirmed = true;")?,
-            "mastodon:make_admin" => psql(
-                "mastodon",
-                &format!(
-                    "UPDATE users SET admin = true FROM accounts WHERE accounts.id = account_id AND username = '{name}';"
-                ),
-            )?,
+            "mastodon:confirm_email" => rails::psql("UPDATE users SET confirmed = true;")?,
+            "mastodon:make_admin" => rails::psql(&format!(
+                "UPDATE users SET admin = true FROM accounts WHERE accounts.id = account_id AND username = '{name}';"
+            ))?,
             _ => bail!("no task `{task}`"),
         }
     }
