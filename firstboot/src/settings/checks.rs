@@ -4,7 +4,10 @@ use super::{Challenge, Ipv4Method, Ipv6Method, Listen, Mail, Settings, TlsMode};
 use crate::dotenv;
 
 /// Environment variables that first boot alone decides: another value would lose data or lock people out.
-const OURS: [&str; 14] = [
+const OURS: [&str; 17] = [
+    "DATABASE_URL",
+    "PGSSLMODE",
+    "PGSSLROOTCERT",
     "REDIS_HOST",
     "REDIS_PORT",
     "DB_HOST",
@@ -96,6 +99,9 @@ pub(super) fn contradiction(settings: &Settings) -> Option<(&'static str, String
     }
     if let Some((key, message)) = certificate(settings) {
         return found(key, message);
+    }
+    if let Some(found) = super::database::contradiction(&settings.database) {
+        return Some(found);
     }
     if let Some(mail) = &settings.mail
         && mail.login.is_some() != mail.password.is_some()

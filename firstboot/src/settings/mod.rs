@@ -6,6 +6,7 @@
 
 mod addresses;
 mod checks;
+mod database;
 mod error;
 mod names;
 mod network;
@@ -20,6 +21,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use addresses::{Ipv4Interface, Ipv6Interface};
+pub use database::{Database, SslMode};
 pub use error::SettingsError;
 pub use names::{Domain, HostName};
 pub use network::{Interface, Ipv4, Ipv4Method, Ipv6, Ipv6Method, Network};
@@ -52,6 +54,9 @@ pub struct Settings {
     /// The certificate authority.
     #[serde(default)]
     pub acme: Acme,
+    /// The database server, when it is another machine.
+    #[serde(default)]
+    pub database: Database,
     /// The relay for outgoing mail; without it no confirmation mail leaves the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<Mail>,

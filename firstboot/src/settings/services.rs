@@ -217,7 +217,7 @@ fn email_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str
     email(deserializer).map(Some)
 }
 
-fn pem_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub(super) fn pem_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     checked(deserializer, |text| {
         let whole = text.contains("-----BEGIN CERTIFICATE-----") && text.contains("-----END CERTIFICATE-----");
         whole.then_some(()).ok_or_else(|| {
@@ -268,7 +268,7 @@ fn is_public_key(line: &str) -> bool {
     known && body && !line.contains(char::is_control)
 }
 
-fn checked<'de, D, F>(deserializer: D, check: F) -> Result<String, D::Error>
+pub(super) fn checked<'de, D, F>(deserializer: D, check: F) -> Result<String, D::Error>
 where
     D: Deserializer<'de>,
     F: FnOnce(&str) -> Result<(), String>,

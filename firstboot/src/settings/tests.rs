@@ -38,8 +38,19 @@ fn the_example_is_valid_and_survives_being_shown() {
 #[test]
 fn the_example_names_every_key() {
     // The reader lists what it knows when it is given what it does not know.
-    for table in ["", "network", "network.ipv6", "network.ipv4", "web", "tls", "acme", "mail", "owner", "ssh"]
-    {
+    for table in [
+        "",
+        "network",
+        "network.ipv6",
+        "network.ipv4",
+        "web",
+        "tls",
+        "acme",
+        "database",
+        "mail",
+        "owner",
+        "ssh",
+    ] {
         let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
         let message = refused_with(&format!("{header}no-such-key = 1"));
         let known = message.split_once(", expected ").unwrap().1;
@@ -113,7 +124,7 @@ fn mistakes_of_the_whole_file_are_named() {
     insta::assert_snapshot!(refused("schema = 2\ndomain = \"a.example\"\n"), @"`config.toml` line 1, column 10: this appliance reads `schema = 1`, not 2: use a newer appliance, or write 1");
     insta::assert_snapshot!(refused("domain = \"a.example\"\n"), @"`config.toml`: missing field `schema`; add `schema = 1` as the first line");
     insta::assert_snapshot!(refused("schema = 1\ndomain = a.example\n"), @"`config.toml` line 2, column 10: string values must be quoted, expected literal string; put the value between double quotes");
-    insta::assert_snapshot!(refused_with("hostnam = \"a\""), @"`config.toml` line 3, column 1: unknown field `hostnam`, expected one of `schema`, `domain`, `hostname`, `extra-env`, `network`, `web`, `tls`, `acme`, `mail`, `owner`, `ssh`; correct the spelling, or remove the line");
+    insta::assert_snapshot!(refused_with("hostnam = \"a\""), @"`config.toml` line 3, column 1: unknown field `hostnam`, expected one of `schema`, `domain`, `hostname`, `extra-env`, `network`, `web`, `tls`, `acme`, `database`, `mail`, `owner`, `ssh`; correct the spelling, or remove the line");
     insta::assert_snapshot!(refused_with("domain = \"b.example\""), @"`config.toml` line 3, column 1: duplicate key; remove one of the two");
 }
 

@@ -1,8 +1,16 @@
-//! Step `database`: the application's tables, made by its own `rails db:setup`.
+//! Step `database`: the application's tables, made by its own tasks.
 //!
-//! The setup runs in a scratch database, is verified there, and becomes the instance's database by a rename: one atomic
-//! statement, and itself the marker. v1.6.1's schema drops every table when it is loaded a second time and its seeds make a
+//! On the machine's own server the setup runs in a scratch database, is verified there, and becomes the instance's database by a rename:
+//! one atomic statement, and itself the marker. v1.6.1's schema drops every table when it is loaded a second time and its seeds make a
 //! second superapp, so nothing is loaded over a database that holds something; what is there decides, never a file.
+//!
+//! On a server elsewhere the tables are loaded in place, because databases are given there, and because another machine may be at the same
+//! work: a row in the database itself (`database/marker.rs`) says who has begun, and afterwards whose the database is.
+
+mod content;
+mod dump;
+mod marker;
+mod verdict;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,7 +20,10 @@ use anyhow::{Context as _, Result, bail};
 use crate::context::Context;
 use crate::engine::{self, Needs, Observation, Step};
 use crate::exec::Run;
-use crate::{channels, passwd, sql};
+use crate::{passwd, sql};
+use content::{Content, Found, look};
+use marker::Marker;
+use verdict::{Circumstances, Verdict, judge};
 
 /// The step.
 pub const STEP: Step = Step {
@@ -24,114 +35,135 @@ pub const STEP: Step = Step {
     apply,
 };
 
-/// The database's name, `DB_NAME`.
-pub const NAME: &str = "mastodon";
-
-/// Where the setup runs until it is complete.
+/// Where the setup runs until it is complete, on the machine's own server.
 const SCRATCH: &str = "mastodon_firstboot";
 
 /// How long one rake task may take: two starts of Rails on an emulated processor.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// Everything in a database that is not PostgreSQL's own. All schemas: what counts as empty is dropped.
-const RELATIONS: &str = "\
-SELECT count(*) FROM pg_class JOIN pg_namespace ON pg_namespace.oid = pg_class.relnamespace \
-WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pg_(toast|temp_|toast_temp_)';";
-
-/// What lies in a database.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Content {
-    /// No such database.
-    Absent,
-    /// A database without tables, views and sequences, in whatever schema.
-    Empty,
-    /// Tables that Rails does not know.
-    Unknown,
-    /// A Rails application's tables.
-    Rails {
-        /// Newest migration.
-        version: u64,
-        /// Rows that mark the web client; `None` without such a table.
-        superapps: Option<u64>,
-        /// Users; `None` without such a table.
-        users: Option<u64>,
-    },
-}
-
-/// What to do about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Verdict {
-    Ready,
-    /// Make it in the scratch database and rename.
-    Setup,
-    /// The setup was cut between schema and seeds; only an older appliance or a hand can have left that.
-    Seed,
-    /// Data of an older version.
-    Migrate,
-    /// Hands off, and why.
-    Refuse(String),
-}
-
 fn observe(context: &Context) -> Result<Observation> {
-    let expected = expected_version(context)?;
-    let found = look(context, NAME)?;
-    Ok(match judge(&found, expected) {
-        Verdict::Ready if channels::settled_domain(&context.root).is_some() => Observation::Done,
-        Verdict::Ready => Observation::Todo("the domain is not settled yet".to_owned()),
-        Verdict::Setup => Observation::Todo("the database does not exist yet".to_owned()),
-        Verdict::Seed => {
-            Observation::Todo("the database has tables, but not the rows that they start with".to_owned())
+    let verdict = match decide(context) {
+        Ok((verdict, _)) => verdict,
+        // A server elsewhere is not ours to mend.
+        Err(error) if sql::elsewhere(context).is_some() && error.is::<sql::Refusal>() => {
+            return Ok(Observation::Waiting(format!("{error:#}")));
         }
-        Verdict::Migrate => Observation::Todo(format!("the database is older than version {expected}")),
+        Err(error) => return Err(error),
+    };
+    let todo = |text: &str| Observation::Todo(text.to_owned());
+    Ok(match verdict {
+        Verdict::Ready => Observation::Done,
+        Verdict::Mark => todo("the database does not say yet whose it is"),
+        Verdict::Setup => todo("the database does not exist yet"),
+        Verdict::Load => todo("the database has no tables yet, or only some"),
+        Verdict::Seed => todo("the database has tables, but not the rows that they start with"),
+        Verdict::Migrate => {
+            Observation::Todo(format!("the database is older than version {}", expected_version(context)?))
+        }
+        Verdict::Wait(why) => Observation::Waiting(why),
         Verdict::Refuse(why) => Observation::Broken(why),
     })
 }
 
 fn apply(context: &Context) -> Result<()> {
-    let expected = expected_version(context)?;
-    let found = look(context, NAME)?;
-    match judge(&found, expected) {
-        Verdict::Ready => settle_domain(context),
-        Verdict::Setup => {
-            if found == Content::Empty {
-                // Without CASCADE or FORCE: if it got tables or users since we looked, this fails.
-                sql::run(context, "postgres", &format!("DROP DATABASE {NAME};"))?;
-            }
-            set_up(context, expected)
+    let (verdict, found) = decide(context)?;
+    match verdict {
+        Verdict::Ready => Ok(()),
+        Verdict::Mark => marker::finish(context),
+        Verdict::Setup if sql::elsewhere(context).is_some() => {
+            let name = sql::identifier(sql::instance(context));
+            sql::maintain(context, &format!("CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0;"))?;
+            load(context, &Marker::None)
         }
-        Verdict::Seed => rails(context, NAME, "db:seed"),
-        Verdict::Migrate => rails(context, NAME, "db:migrate"),
-        Verdict::Refuse(why) => bail!(why),
+        Verdict::Setup => {
+            if found.content == Content::Empty {
+                // Without CASCADE or FORCE: if it got tables or users since we looked, this fails.
+                let name = sql::identifier(sql::instance(context));
+                sql::maintain(context, &format!("DROP DATABASE {name};"))?;
+            }
+            set_up(context)
+        }
+        Verdict::Load => load(context, &found.marker),
+        Verdict::Seed => {
+            rails(context, sql::instance(context), "db:seed")?;
+            marker::finish(context)
+        }
+        Verdict::Migrate => {
+            dump::keep(context, &log(context))?;
+            // Rails itself takes an advisory lock, so of two machines at one database one fails, and finds it done later.
+            rails(context, sql::instance(context), "db:migrate")?;
+            let (verdict, _) = decide(context)?;
+            if verdict == Verdict::Migrate {
+                bail!(
+                    "`rails db:migrate` ended well, but the database is still older than this version; its log is `{}`",
+                    log(context).display()
+                );
+            }
+            marker::finish(context)?;
+            dump::forget(context)
+        }
+        Verdict::Wait(why) | Verdict::Refuse(why) => bail!(why),
     }
 }
 
-fn set_up(context: &Context, expected: u64) -> Result<()> {
+fn decide(context: &Context) -> Result<(Verdict, Found)> {
+    let settings = context.settings()?;
+    let found = look(context, sql::instance(context))?;
+    let home = marker::home(context);
+    let circumstances = Circumstances {
+        name: sql::instance(context),
+        domain: settings.domain.as_str(),
+        machine: &marker::machine(context),
+        expected: expected_version(context)?,
+        adopt: settings.database.adopt,
+        is_elsewhere: sql::elsewhere(context).is_some(),
+        home: home.as_ref().map(|(place, anew)| (place.as_str(), anew.as_str())),
+    };
+    Ok((judge(&found, &circumstances), found))
+}
+
+/// In a scratch database of the machine's own server.
+fn set_up(context: &Context) -> Result<()> {
     // A setup whose parent was killed may still hold a session.
-    sql::run(
+    sql::maintain(
         context,
-        "postgres",
         &format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{SCRATCH}';\n\
             DROP DATABASE IF EXISTS {SCRATCH};"
         ),
     )?;
     rails(context, SCRATCH, "db:setup")?;
-    let found = look(context, SCRATCH)?;
+    verify(context, SCRATCH, "db:setup")?;
+    // First, so that no database is ever without it.
+    marker::settle(context)?;
+    let name = sql::identifier(sql::instance(context));
+    sql::maintain(context, &format!("ALTER DATABASE {SCRATCH} RENAME TO {name};")).map(drop)
+}
+
+/// In place. What a cut has left of an earlier try is taken away first: without users it is worth nothing, and a table that is half made
+/// is worse than none.
+fn load(context: &Context, marker: &Marker) -> Result<()> {
+    let name = sql::instance(context);
+    match marker {
+        Marker::Unfinished(_) => sql::run(context, name, content::DROP_ALL)?,
+        _ => marker::begin(context)?,
+    }
+    rails(context, name, "db:schema:load")?;
+    rails(context, name, "db:seed")?;
+    verify(context, name, "db:schema:load db:seed")?;
+    marker::finish(context)
+}
+
+fn verify(context: &Context, database: &str, tasks: &str) -> Result<()> {
+    let (found, expected) = (look(context, database)?.content, expected_version(context)?);
     if !matches!(found, Content::Rails { version, superapps: Some(1), users: Some(0) } if version == expected)
     {
         bail!(
-            "`rails db:setup` ended well, but left {found:?} instead of version {expected} and one superapp; its log is `{}`",
+            "`rails {tasks}` ended well, but left {found:?} instead of version {expected} and one superapp; its log is `{}`",
             log(context).display()
         );
     }
-    // First, so that no database is ever without it.
-    settle_domain(context)?;
-    sql::run(context, "postgres", &format!("ALTER DATABASE {SCRATCH} RENAME TO {NAME};"))
-}
-
-/// From here on no other configuration may give the instance another name.
-fn settle_domain(context: &Context) -> Result<()> {
-    channels::settle_domain(&context.root, context.settings()?.domain.as_str())
+    Ok(())
 }
 
 /// Runs one of the application's tasks on a database. `DB_NAME` wins over `.env.production`: dotenv never overwrites.
@@ -142,7 +174,7 @@ fn rails(context: &Context, database: &str, task: &str) -> Result<()> {
         .env("HOME", &home)
         .env("RAILS_ENV", "production")
         .env("DB_NAME", database)
-        .folder(&facts.root)
+        .folder(&context.path(&facts.root).display().to_string())
         .limit(LIMIT)
         .log(&log(context))
         .text()
@@ -159,86 +191,4 @@ fn log(context: &Context) -> PathBuf {
 fn expected_version(context: &Context) -> Result<u64> {
     let version = &context.facts.application.schema_version;
     version.parse().with_context(|| format!("reading the image's schema version `{version}`"))
-}
-
-fn look(context: &Context, database: &str) -> Result<Content> {
-    let exists = format!("SELECT count(*) FROM pg_database WHERE datname = {};", sql::literal(database));
-    if count(context, "postgres", &exists)? == 0 {
-        return Ok(Content::Absent);
-    }
-    if count(context, database, RELATIONS)? == 0 {
-        return Ok(Content::Empty);
-    }
-    let names = sql::rows(context, database, "SELECT tablename FROM pg_tables WHERE schemaname = 'public';")?;
-    let has = |table: &str| names.iter().any(|row| row.first().is_some_and(|name| name == table));
-    if !has("schema_migrations") {
-        return Ok(Content::Unknown);
-    }
-    let version = "SELECT coalesce(max(version::bigint), 0) FROM schema_migrations;";
-    let rows_of = |table: &str, query: &str| has(table).then(|| count(context, database, query)).transpose();
-    Ok(Content::Rails {
-        version: count(context, database, version)?,
-        superapps: rows_of("oauth_applications", "SELECT count(*) FROM oauth_applications WHERE superapp;")?,
-        users: rows_of("users", "SELECT count(*) FROM users;")?,
-    })
-}
-
-fn count(context: &Context, database: &str, query: &str) -> Result<u64> {
-    let rows = sql::rows(context, database, query)?;
-    let value = rows.first().and_then(|row| row.first()).map(String::as_str).unwrap_or_default();
-    value.parse().with_context(|| format!("reading the answer `{value}` to `{query}`"))
-}
-
-fn judge(content: &Content, expected: u64) -> Verdict {
-    let refuse = |why: &str| Verdict::Refuse(format!("database `{NAME}` {why}"));
-    match *content {
-        Content::Absent | Content::Empty => Verdict::Setup,
-        Content::Unknown => {
-            refuse("holds another program's tables: rename that database, and the appliance makes its own")
-        }
-        Content::Rails { superapps: None, .. } | Content::Rails { users: None, .. } => refuse(
-            "holds another Rails application's tables: rename that database, and the appliance makes its own",
-        ),
-        Content::Rails { version, .. } if version > expected => Verdict::Refuse(format!(
-            "database `{NAME}` has version {version}, this image knows {expected}: the image is older than the data; boot the newer image again"
-        )),
-        Content::Rails { version, .. } if version < expected => Verdict::Migrate,
-        Content::Rails { superapps: Some(0), users: Some(0), .. } => Verdict::Seed,
-        Content::Rails { superapps: Some(0), .. } => refuse(
-            "has users, but no row for the web client in `oauth_applications`: restore a backup, or run `rails db:seed` once by hand",
-        ),
-        // More than one row means that somebody seeded twice. The instance works with the first; taking one away is not ours to
-        // decide.
-        Content::Rails { .. } => Verdict::Ready,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Content, Verdict, judge};
-
-    fn check(content: &Content, expected: Result<Verdict, &str>) {
-        match (judge(content, 20), expected) {
-            (Verdict::Refuse(why), Err(part)) => assert!(why.contains(part), "{content:?}: {why}"),
-            (found, Ok(verdict)) => assert_eq!(found, verdict, "{content:?}"),
-            (found, Err(part)) => panic!("{content:?}: {found:?}, expected a refusal with {part:?}"),
-        }
-    }
-
-    #[test]
-    fn what_is_there_decides() {
-        let rails = |version, superapps, users| Content::Rails { version, superapps, users };
-        check(&Content::Absent, Ok(Verdict::Setup));
-        check(&Content::Empty, Ok(Verdict::Setup));
-        check(&Content::Unknown, Err("another program's tables"));
-        check(&rails(20, None, Some(3)), Err("another Rails application's"));
-        check(&rails(20, Some(1), None), Err("another Rails application's"));
-        check(&rails(20, Some(1), Some(0)), Ok(Verdict::Ready));
-        check(&rails(20, Some(1), Some(7)), Ok(Verdict::Ready));
-        check(&rails(20, Some(2), Some(7)), Ok(Verdict::Ready));
-        check(&rails(20, Some(0), Some(0)), Ok(Verdict::Seed));
-        check(&rails(20, Some(0), Some(7)), Err("has users, but no row"));
-        check(&rails(19, Some(1), Some(7)), Ok(Verdict::Migrate));
-        check(&rails(21, Some(1), Some(7)), Err("older than the data"));
-    }
 }

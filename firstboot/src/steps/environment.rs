@@ -13,10 +13,10 @@ use anyhow::Result;
 use crate::context::Context;
 use crate::engine::{self, Needs, Observation, Step};
 use crate::facts::ImageFacts;
-use crate::settings::{Mail, Settings, Verify};
+use crate::settings::{Database, Mail, Secret, Settings, SslMode, Verify};
 use crate::steps::secrets::Secrets;
 use crate::steps::units;
-use crate::{dotenv, durable, passwd, stamp, systemd};
+use crate::{dotenv, durable, passwd, sql, stamp, systemd};
 
 /// The step.
 pub const STEP: Step = Step {
@@ -89,17 +89,12 @@ fn render(facts: &ImageFacts, settings: &Settings, secrets: &Secrets) -> Result<
 type Pairs = Vec<(&'static str, String)>;
 
 fn sections(facts: &ImageFacts, settings: &Settings, secrets: &Secrets) -> Vec<(&'static str, Pairs)> {
-    let services = vec![
+    let mut services = vec![
         // A name, because Rails builds a URL from it and an IPv6 literal would make a bad one.
         ("REDIS_HOST", "localhost".to_owned()),
         ("REDIS_PORT", "6379".to_owned()),
-        // The Unix socket: PostgreSQL knows the role by the user of the process, so there is no password.
-        ("DB_HOST", facts.postgresql.socket.clone()),
-        ("DB_USER", facts.application.user.clone()),
-        ("DB_NAME", super::database::NAME.to_owned()),
-        ("DB_PASS", String::new()),
-        ("DB_PORT", "5432".to_owned()),
     ];
+    services.extend(database(facts, &settings.database));
     let mut federation = vec![("LOCAL_DOMAIN", settings.domain.to_string())];
     if facts.application.local_https {
         federation.push(("LOCAL_HTTPS", "true".to_owned()));
@@ -126,6 +121,35 @@ fn sections(facts: &ImageFacts, settings: &Settings, secrets: &Secrets) -> Vec<(
         ("E-mail", mail),
         ("Streaming", vec![("STREAMING_CLUSTER_NUM", "1".to_owned())]),
     ]
+}
+
+fn database(facts: &ImageFacts, database: &Database) -> Pairs {
+    let Some(host) = &database.host else {
+        return vec![
+            // The Unix socket: PostgreSQL knows the role by the user of the process, so there is no password.
+            ("DB_HOST", facts.postgresql.socket.clone()),
+            ("DB_USER", facts.application.user.clone()),
+            ("DB_NAME", database.name.clone()),
+            ("DB_PASS", String::new()),
+            ("DB_PORT", "5432".to_owned()),
+        ];
+    };
+    let password = database.password.as_ref().map_or("", Secret::expose);
+    let mut pairs = vec![
+        ("DB_HOST", host.clone()),
+        ("DB_USER", database.user.clone()),
+        ("DB_NAME", database.name.clone()),
+        ("DB_PASS", password.to_owned()),
+        ("DB_PORT", database.port.to_string()),
+    ];
+    // No variable of Mastodon's: Rails' libpq reads it, and so does `pg` of Node, to which `prefer` means `require`.
+    if database.sslmode != SslMode::Prefer {
+        pairs.push(("PGSSLMODE", database.sslmode.word().to_owned()));
+    }
+    if database.ca.is_some() {
+        pairs.push(("PGSSLROOTCERT", sql::CA_FILE.to_owned()));
+    }
+    pairs
 }
 
 fn relay(mail: &Mail) -> Pairs {
@@ -210,6 +234,24 @@ mod tests {
         # Streaming
         STREAMING_CLUSTER_NUM=1
         ");
+    }
+
+    #[test]
+    fn a_database_elsewhere_brings_its_keys() {
+        let text = rendered(
+            "[database]\nhost = \"db.example.net\"\nport = 5433\nname = \"social\"\nuser = \"app\"\npassword = \"p w\"\nsslmode = \"require\"\n",
+        );
+        for line in [
+            "DB_HOST=db.example.net",
+            "DB_USER=app",
+            "DB_NAME=social",
+            "DB_PASS='p w'",
+            "DB_PORT=5433",
+            "PGSSLMODE=require",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line} in {text}");
+        }
+        assert!(!rendered("[database]\nhost = \"db.example.net\"\n").contains("PGSSLMODE"));
     }
 
     #[test]

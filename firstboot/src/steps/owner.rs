@@ -17,7 +17,6 @@ use crate::context::Context;
 use crate::engine::{self, Needs, Observation, Step};
 use crate::exec::Run;
 use crate::settings::Owner;
-use crate::steps::database;
 use crate::{durable, passwd, sql};
 
 /// The step.
@@ -155,7 +154,7 @@ fn account(context: &Context, owner: &Owner) -> Result<Account> {
         WHERE accounts.domain IS NULL AND lower(accounts.username) = lower({});",
         sql::literal(&owner.username)
     );
-    let rows = sql::rows(context, database::NAME, &query)?;
+    let rows = sql::rows(context, sql::instance(context), &query)?;
     Ok(match rows.first().and_then(|row| row.first()).map(String::as_str) {
         None => Account::Absent,
         Some("t") => Account::Admin,

@@ -2,6 +2,11 @@
 //!
 //! A new cluster is made beside its place, synced and renamed: a cut leaves no cluster or a whole one, never the half that makes
 //! `initdb` refuse for ever. Nothing is ever made over a folder that holds something.
+//!
+//! With `database.host` the server is another machine's, see `postgresql/external.rs`; ours is then left as it is, stopped.
+
+mod external;
+mod greeting;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -19,7 +24,7 @@ use crate::{durable, passwd, sql, stamp, systemd};
 /// The step.
 pub const STEP: Step = Step {
     name: "postgresql",
-    why: "the database server, reachable on this machine alone, without passwords",
+    why: "the database server: this machine's own, without passwords, or the one that the configuration names",
     needs: Needs::Local,
     watch: engine::MINUTELY,
     observe,
@@ -52,6 +57,9 @@ const STAMP: &str = "postgresql";
 const START: Duration = Duration::from_secs(300);
 
 fn observe(context: &Context) -> Result<Observation> {
+    if let Some(server) = sql::elsewhere(context) {
+        return external::observe(context, server);
+    }
     let facts = &context.facts.postgresql;
     let todo = |text: String| Ok(Observation::Todo(text));
     let Some(version) = cluster_version(context)? else {
@@ -88,6 +96,10 @@ fn observe(context: &Context) -> Result<Observation> {
 }
 
 fn apply(context: &Context) -> Result<()> {
+    if sql::elsewhere(context).is_some() {
+        return external::apply(context);
+    }
+    sql::prepare(context)?;
     let facts = &context.facts.postgresql;
     if cluster_version(context)?.is_none() {
         create_cluster(context)?;
@@ -204,6 +216,11 @@ fn role(context: &Context) -> Result<Option<Role>> {
         }
         Some(row) => bail!("`pg_roles` answered with {} columns", row.len()),
     }
+}
+
+/// Whether this machine has a cluster of its own.
+pub(super) fn has_cluster(context: &Context) -> bool {
+    context.path(&context.facts.postgresql.data).join("PG_VERSION").symlink_metadata().is_ok()
 }
 
 fn cluster_version(context: &Context) -> Result<Option<String>> {

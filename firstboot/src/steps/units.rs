@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::engine::{self, Needs, Observation, Step};
 use crate::resp::Connection;
 use crate::steps::redis;
-use crate::{durable, http, systemd};
+use crate::{durable, http, sql, systemd};
 
 /// The step.
 pub const STEP: Step = Step {
@@ -152,7 +152,10 @@ fn has_drop_in(context: &Context, unit: &str) -> bool {
 }
 
 fn drop_in(context: &Context) -> String {
-    let needs = format!("{} {}", context.facts.postgresql.unit, context.facts.redis.unit);
+    // A database server elsewhere is no unit, and ours must not start for nothing then.
+    let units: Vec<&str> =
+        sql::unit(context).into_iter().chain([context.facts.redis.unit.as_str()]).collect();
+    let needs = units.join(" ");
     format!(
         "# Written by the appliance; a change here is undone.\n\
         [Unit]\n\

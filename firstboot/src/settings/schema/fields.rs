@@ -5,6 +5,7 @@ use super::{Field, Kind};
 const INSTANCE: &str = "Instance";
 const NETWORK: &str = "Network";
 const WEB: &str = "Web server and certificate";
+const DATABASE: &str = "Database";
 const MAIL: &str = "Mail";
 const ACCESS: &str = "Access";
 
@@ -250,6 +251,79 @@ pub const FIELDS: &[Field] = &[
         description: "No certificate can be ordered without.",
         default: Some("true"),
         example: "False",
+    },
+    Field {
+        path: "database.host",
+        kind: Kind::Text(253),
+        category: DATABASE,
+        label: "Database server",
+        description: "Name or address of a PostgreSQL server (9.2 or later) elsewhere. The machine has its own when empty.",
+        default: None,
+        example: "db.example.net",
+    },
+    Field {
+        path: "database.port",
+        kind: Kind::Port,
+        category: DATABASE,
+        label: "Database server: port",
+        description: "Only with a server elsewhere.",
+        default: Some("5432"),
+        example: "587",
+    },
+    Field {
+        path: "database.name",
+        kind: Kind::Text(63),
+        category: DATABASE,
+        label: "Database server: database",
+        description: "It is made if the role may do so, else it must be there and empty.",
+        default: Some("mastodon"),
+        example: "mastodon_production",
+    },
+    Field {
+        path: "database.user",
+        kind: Kind::Text(63),
+        category: DATABASE,
+        label: "Database server: role",
+        description: "Owner of the database, or allowed to make it.",
+        default: Some("mastodon"),
+        example: "masto",
+    },
+    Field {
+        path: "database.password",
+        kind: Kind::Password(255),
+        category: DATABASE,
+        label: "Database server: password",
+        description: "The role's. Without quotes and backslashes, and not digits alone.",
+        default: None,
+        example: "hunter2",
+    },
+    Field {
+        path: "database.sslmode",
+        kind: Kind::Choice(&["disable", "prefer", "require", "verify-full"]),
+        category: DATABASE,
+        label: "Database server: encryption",
+        description: "prefer: where both sides can (the streaming service cannot); require: always; verify-full: always, and the certificate \
+                      must be valid; disable.",
+        default: Some("prefer"),
+        example: "require",
+    },
+    Field {
+        path: "database.ca",
+        kind: Kind::Pem(32768),
+        category: DATABASE,
+        label: "Database server: authority of its certificate",
+        description: "PEM. Only with verify-full, which needs it. Line breaks may be written as \\n.",
+        default: None,
+        example: "-----BEGIN CERTIFICATE-----\\nAAAA BBBB\\n-----END CERTIFICATE-----",
+    },
+    Field {
+        path: "database.adopt",
+        kind: Kind::Flag,
+        category: DATABASE,
+        label: "Take over a database with users",
+        description: "Agreement to go on with an instance's database that this appliance has not made.",
+        default: Some("false"),
+        example: "True",
     },
     Field {
         path: "mail.relay",

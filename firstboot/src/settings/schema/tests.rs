@@ -71,6 +71,8 @@ fn every_property_arrives_in_the_settings() {
             "mail.login" | "mail.password" => &["mail.relay", "mail.from", "mail.login", "mail.password"],
             "tls.certificate" | "tls.key" => &["tls.certificate", "tls.key"],
             "tls.challenge" | "tls.dns-hook" => &["tls.challenge", "tls.dns-hook"],
+            "database.ca" => &["database.host", "database.ca"],
+            _ if path.starts_with("database.") => &["database.host"],
             _ if path.starts_with("mail.") => &["mail.relay", "mail.from"],
             _ if path.starts_with("owner.") => &["owner.username", "owner.email"],
             _ => &[],
@@ -88,6 +90,7 @@ fn every_property_arrives_in_the_settings() {
             "tls.certificate" | "tls.key" => said.insert("tls-mode".to_owned(), "manual".to_owned()),
             "tls.proxies" => said.insert("tls-mode".to_owned(), "offload".to_owned()),
             "tls.challenge" | "tls.dns-hook" => said.insert("tls-mode".to_owned(), "acme".to_owned()),
+            "database.ca" => said.insert("database-sslmode".to_owned(), "verify-full".to_owned()),
             _ => None,
         };
         said.insert(one.key(), one.example.to_owned());
@@ -105,7 +108,7 @@ fn every_property_arrives_in_the_settings() {
                     Some("-----BEGIN CERTIFICATE-----\nAAAA\nBBBB\n-----END CERTIFICATE-----\n")
                 );
             }
-            Kind::Flag => assert_eq!(leaf.as_bool(), Some(false)),
+            Kind::Flag => assert_eq!(leaf.as_bool(), Some(one.example == "True")),
             Kind::Port => assert_eq!(leaf.as_integer(), Some(587)),
             Kind::List(_) => {
                 let list: Vec<&str> =
@@ -137,7 +140,7 @@ fn defaults_are_those_of_the_settings() {
         assert_eq!(Some(text.as_str()), field.default, "{}", field.path);
     }
     let defaults = FIELDS.iter().filter(|field| field.default.is_some()).count();
-    assert_eq!(defaults, 9, "each default of the table must be one of the settings above");
+    assert_eq!(defaults, 14, "each default of the table must be one of the settings above");
 }
 
 #[test]
