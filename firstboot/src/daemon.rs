@@ -200,7 +200,10 @@ impl<'a> Keeper<'a> {
 
     fn take(&mut self, wish: Wish) {
         match wish {
-            Wish::Retry => self.schedule.reset(),
+            Wish::Retry => {
+                steps::mail::ask_again();
+                self.schedule.reset();
+            }
             Wish::End => self.ends = true,
         }
     }

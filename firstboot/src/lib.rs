@@ -47,6 +47,8 @@ pub mod passwd;
 #[cfg(feature = "appliance")]
 pub mod resp;
 #[cfg(feature = "appliance")]
+pub mod smtp;
+#[cfg(feature = "appliance")]
 pub mod sql;
 #[cfg(feature = "appliance")]
 pub mod stamp;

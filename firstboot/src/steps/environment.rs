@@ -4,6 +4,7 @@
 //! alone. Both dotenv parsers read it alike (see [`crate::dotenv`]). Keys whose mere presence means "yes" to Mastodon
 //! (`SMTP_TLS`, `SMTP_LOGIN`, …) are left out, not blank.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -66,6 +67,16 @@ fn path(context: &Context) -> PathBuf {
 
 fn rendered(context: &Context) -> Result<String> {
     render(&context.facts, context.settings()?, &Secrets::load(context)?)
+}
+
+/// What the application is given, by name.
+pub(super) fn variables(context: &Context) -> Result<BTreeMap<String, String>> {
+    let settings = context.settings()?;
+    let pairs =
+        sections(&context.facts, settings, &Secrets::load(context)?).into_iter().flat_map(|(_, pairs)| pairs);
+    let mut variables: BTreeMap<String, String> = pairs.map(|(key, value)| (key.to_owned(), value)).collect();
+    variables.extend(settings.extra_env.clone());
+    Ok(variables)
 }
 
 fn render(facts: &ImageFacts, settings: &Settings, secrets: &Secrets) -> Result<String> {

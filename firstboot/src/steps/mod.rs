@@ -7,6 +7,7 @@ pub mod database;
 pub mod environment;
 pub mod hostname;
 pub mod identity;
+pub mod mail;
 pub mod network;
 pub mod nginx;
 pub mod owner;
@@ -43,4 +44,6 @@ pub const STEPS: &[Step] = &[
     units::STEP,
     owner::STEP,
     space::STEP,
+    // Last: a relay that lets us wait must not let the instance wait.
+    mail::STEP,
 ];
