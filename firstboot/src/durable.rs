@@ -151,6 +151,42 @@ pub fn folder_with(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<
     }
 }
 
+/// Who could open a file or folder, before [`close_to`] changed that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Open {
+    /// Its mode, without the kind.
+    pub mode: u32,
+    /// Numbers of its user and its group.
+    pub owner: (u32, u32),
+}
+
+/// Takes from a file or folder what a mode does not allow, and gives it its owner `uid:gid` when given; adds no right. Returns how it
+/// was, if that was to be changed. What is neither, a link, or a file with several names is left as it is: `None`.
+pub fn close_to(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<Option<Open>> {
+    let Some((file, before)) = look_at(path, mode, owner)? else { return Ok(None) };
+    set_owner_and_mode(&file, path, before.mode & mode, owner)?;
+    sync_open(&file, path)?;
+    Ok(Some(before))
+}
+
+/// Whether [`close_to`] would change a file or folder.
+pub fn is_open_beyond(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<bool> {
+    Ok(look_at(path, mode, owner)?.is_some())
+}
+
+fn look_at(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> Result<Option<(File, Open)>> {
+    match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() || meta.is_file() => {}
+        _ => return Ok(None),
+    }
+    let file = open(path, OFlags::NOFOLLOW)?;
+    let meta = file.metadata()?;
+    let open = Open { mode: meta.mode() & 0o7777, owner: (meta.uid(), meta.gid()) };
+    let is_alone = meta.is_dir() || meta.is_file() && meta.nlink() == 1;
+    let is_beyond = open.mode & !mode != 0 || owner.is_some_and(|owner| owner != open.owner);
+    Ok((is_alone && is_beyond).then_some((file, open)))
+}
+
 /// Makes sure of a folder that root alone can enter.
 pub fn private_folder(path: &Path) -> Result<()> {
     folder_with(path, 0o700, None)
@@ -275,8 +311,8 @@ mod tests {
     use std::path::Path;
 
     use super::{
-        erase, flip_link, folder_with, make_folder, open_folder, remove_empty_folder, scratch,
-        scratch_folder, set_owner_and_mode, write,
+        close_to, erase, flip_link, folder_with, is_open_beyond, make_folder, open_folder,
+        remove_empty_folder, scratch, scratch_folder, set_owner_and_mode, write,
     };
 
     fn mode(path: &Path) -> u32 {
@@ -367,6 +403,34 @@ mod tests {
         symlink(&folder, &temp).unwrap();
         set_owner_and_mode(&open, &temp, 0o777, None).unwrap();
         untouched("a link in the place of a folder");
+    }
+
+    #[test]
+    fn what_is_too_open_is_closed_and_nothing_else_is_touched() {
+        let root = tempfile::tempdir().unwrap();
+        let set = |name: &str, mode: u32| {
+            let path = root.path().join(name);
+            fs_err::write(&path, name).unwrap();
+            fs_err::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path
+        };
+        let open = set("open", 0o644);
+        assert!(is_open_beyond(&open, 0o600, None).unwrap());
+        assert_eq!(close_to(&open, 0o600, None).unwrap().unwrap().mode, 0o644);
+        assert_eq!((mode(&open), close_to(&open, 0o600, None).unwrap()), (0o600, None));
+        let closed = set("closed", 0o400);
+        assert_eq!(
+            (close_to(&closed, 0o600, None).unwrap(), mode(&closed)),
+            (None, 0o400),
+            "no right is added"
+        );
+        // A link is not followed, and a file with a second name may be somebody else's.
+        let other = set("other", 0o644);
+        symlink(&other, root.path().join("link")).unwrap();
+        assert_eq!(close_to(&root.path().join("link"), 0o600, None).unwrap(), None);
+        fs_err::hard_link(&other, root.path().join("name")).unwrap();
+        assert_eq!((close_to(&root.path().join("name"), 0o600, None).unwrap(), mode(&other)), (None, 0o644));
+        assert_eq!(close_to(&root.path().join("absent"), 0o600, None).unwrap(), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod environment;
 pub mod hostname;
 pub mod identity;
 pub mod mail;
+pub mod modes;
 pub mod network;
 pub mod nginx;
 pub mod owner;
@@ -22,12 +23,13 @@ pub mod units;
 use crate::engine::Step;
 
 /// Before anything that keeps state starts.
-pub const EARLY: &[Step] = &[storage::STEP, identity::STEP];
+pub const EARLY: &[Step] = &[storage::STEP, identity::STEP, modes::STEP];
 
 /// Everything, in order. The early steps are looked at again, so that whatever they wait for holds back the rest.
 pub const STEPS: &[Step] = &[
     storage::STEP,
     identity::STEP,
+    modes::STEP,
     configuration::STEP,
     network::STEP,
     hostname::STEP,

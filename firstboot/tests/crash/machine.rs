@@ -135,7 +135,8 @@ impl Machine<'_> {
                 ("OPERATION", operation) => said.operations.push(operation.to_owned()),
                 ("CUT", cut) => said.cut = Some(cut.to_owned()),
                 ("SEEN", seen) => said.seen.push(seen.to_owned()),
-                ("DONE", _) => {}
+                // What it tells its operator.
+                ("DONE" | "appliance:", _) => {}
                 _ => bail!("a machine said `{line}`"),
             }
         }

@@ -117,6 +117,7 @@ pub fn make(root: &Path) -> Result<()> {
         "sys/block",
         "sys/firmware/qemu_fw_cfg/by_name/opt/org.mastodon/config",
         "etc/ssh",
+        "etc/appliance/tls",
         "etc/redis",
         "etc/nginx/conf.d",
         "etc/systemd/system/multi-user.target.wants",
@@ -142,6 +143,8 @@ pub fn make(root: &Path) -> Result<()> {
         "/lib/systemd/system/ssh.service",
         root.join("etc/systemd/system/multi-user.target.wants/ssh.service"),
     )?;
+    // Left open, for the step that looks at modes.
+    fs::write(root.join("etc/appliance/tls/privkey.pem"), "a key of the operator's\n")?;
 
     let line = |(name, id, home): &(&str, u32, &str)| format!("{name}:x:{id}:{id}::{home}:/bin/sh\n");
     fs::write(root.join("etc/passwd"), USERS.iter().map(line).collect::<String>())?;
