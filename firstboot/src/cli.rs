@@ -10,7 +10,7 @@ use fs_err as fs;
 use crate::context::Context;
 use crate::exec::Run;
 use crate::settings::{Settings, is_username};
-use crate::steps::{certificate, owner, storage};
+use crate::steps::{certificate, network, owner, storage};
 use crate::{channels, daemon, diagnosis, status, steps, systemd};
 
 /// The unit that runs `appliance firstboot`.
@@ -150,6 +150,7 @@ fn show_status(root: &Path, json: bool) -> Result<()> {
 /// yet. Nothing here waits for the pass to end.
 fn retry() -> Result<()> {
     channels::look_again(Path::new(ROOT))?;
+    network::forgive(Path::new(ROOT))?;
     if systemd::has_main_process(UNIT) {
         // Not only its main process was started by the unit: the signal is for that one alone.
         Run::new("systemctl", &["kill", "--signal=USR1", "--kill-who=main", UNIT]).text()?;

@@ -30,13 +30,18 @@ pub fn put(context: &Context, name: &str, bytes: &[u8]) -> Result<()> {
     durable::write(&path(context, name), format!("{}\n", hash(bytes)).as_bytes(), 0o600, None).map(drop)
 }
 
+/// Takes the stamp away: what is in force is not known.
+pub fn remove(context: &Context, name: &str) -> Result<()> {
+    durable::remove(&path(context, name))
+}
+
 fn path(context: &Context, name: &str) -> std::path::PathBuf {
     context.state().join(format!("{name}.in-force"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{holds, put};
+    use super::{holds, put, remove};
     use crate::context::tests::scratch_context;
 
     #[test]
@@ -47,5 +52,7 @@ mod tests {
         assert!(holds(&context, "network", b"one"));
         assert!(!holds(&context, "network", b"two"));
         assert!(!holds(&context, "postgresql", b"one"));
+        remove(&context, "network").unwrap();
+        assert!(!holds(&context, "network", b"one"));
     }
 }

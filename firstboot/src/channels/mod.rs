@@ -18,7 +18,6 @@ mod foreign;
 mod fw_cfg;
 mod guestinfo;
 mod imds;
-mod link;
 mod medium;
 mod merge;
 mod ovf;
@@ -43,6 +42,7 @@ use self::said::{Said, Wrong};
 use self::stored::Given;
 use crate::durable;
 use crate::settings::Settings;
+use crate::steps::network;
 
 pub use guestinfo::answer as answer_guestinfo;
 pub use stored::PATH as STORED;
@@ -158,7 +158,7 @@ pub fn adopt(root: &Path) -> Result<Search> {
         durable::write(&looked, b"", 0o644, None)?;
     }
     if search.found.is_none() && !search.waiting.is_empty() {
-        search.notes.extend(link::raise(root));
+        search.notes.extend(network::raise(root));
     }
     Ok(search)
 }

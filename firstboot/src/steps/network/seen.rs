@@ -16,6 +16,17 @@ pub struct Seen {
     pub ipv4_route: bool,
     /// Whether a resolver is known.
     pub resolver: bool,
+    /// Addresses that the kernel has lately found at another machine; looked for when one that the settings name cannot be used.
+    pub taken: Vec<Taken>,
+}
+
+/// An address that another machine has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// The address itself.
+    pub ip: IpAddr,
+    /// The other machine's hardware address, if the kernel says it.
+    pub by: Option<String>,
 }
 
 /// One address of the interface.
@@ -54,10 +65,7 @@ pub fn has_resolver(resolv_conf: &str) -> bool {
 
 /// Compares what is wanted with what is seen; the first thing that is missing is named.
 pub fn judge(wanted: &Network, listen: Listen, interface: &str, seen: &Seen) -> Observation {
-    let missing = duplicate(interface, seen)
-        .or_else(|| address(wanted, interface, seen))
-        .or_else(|| families(wanted, listen, interface, seen));
-    match missing {
+    match missing(wanted, interface, seen).or_else(|| families(wanted, listen, interface, seen)) {
         Some(why) => Observation::Waiting(why),
         None if !seen.resolver => Observation::Waiting(
             "no DNS server: the network names none, so give one as `dns` under `[network]` in the configuration".to_owned(),
@@ -66,20 +74,56 @@ pub fn judge(wanted: &Network, listen: Listen, interface: &str, seen: &Seen) -> 
     }
 }
 
-fn duplicate(interface: &str, seen: &Seen) -> Option<String> {
-    let taken = seen.addresses.iter().find(|address| address.duplicate)?;
+/// The first wanted address that is missing, not usable yet, or another machine's.
+pub fn missing(wanted: &Network, interface: &str, seen: &Seen) -> Option<String> {
+    duplicate(wanted, interface, seen).or_else(|| address(wanted, interface, seen))
+}
+
+/// Whether NetworkManager would have to set an address again: one is missing, or another machine's. It does not do so by itself.
+pub fn is_unset(wanted: &Network, seen: &Seen) -> bool {
+    seen.addresses.iter().any(|address| address.duplicate) || absent(wanted, seen).next().is_some()
+}
+
+/// The addresses that the settings name.
+fn named(wanted: &Network) -> impl Iterator<Item = IpAddr> {
+    let ipv6 = wanted.ipv6.addresses.iter().map(|wanted| IpAddr::from(wanted.address));
+    ipv6.chain(wanted.ipv4.addresses.iter().map(|wanted| IpAddr::from(wanted.address)))
+}
+
+/// Those of them that cannot be used.
+fn unusable(wanted: &Network, seen: &Seen) -> impl Iterator<Item = IpAddr> {
+    let is_well = |address: &Address| !address.tentative && !address.duplicate;
+    named(wanted)
+        .filter(move |wanted| !seen.addresses.iter().any(|address| address.ip == *wanted && is_well(address)))
+}
+
+/// Those of them that are not there.
+fn absent(wanted: &Network, seen: &Seen) -> impl Iterator<Item = IpAddr> {
+    named(wanted).filter(|wanted| !seen.addresses.iter().any(|address| address.ip == *wanted))
+}
+
+/// Whether a cause may stand in the kernel's log: an address that the settings name cannot be used.
+pub fn is_lame(wanted: &Network, seen: &Seen) -> bool {
+    unusable(wanted, seen).next().is_some()
+}
+
+/// An address that failed its check is shown as such, or taken away, or set once more and checked again, by the version of
+/// NetworkManager.
+fn duplicate(wanted: &Network, interface: &str, seen: &Seen) -> Option<String> {
+    let find = |ip: IpAddr| seen.taken.iter().find(|taken| taken.ip == ip);
+    let shown = seen.addresses.iter().find(|address| address.duplicate).map(|address| address.ip);
+    let ip = shown.or_else(|| unusable(wanted, seen).find(|ip| find(*ip).is_some()))?;
+    let by = find(ip).and_then(|taken| taken.by.as_ref());
+    let by = by.map(|by| format!(" (hardware address `{by}`)")).unwrap_or_default();
     Some(format!(
-        "duplicate address: `{}` on `{interface}` belongs to another machine of this network; give this machine another address, \
-         or stop the other one",
-        taken.ip
+        "duplicate address: `{ip}` on `{interface}` belongs to another machine of this network{by}; give this machine another address, \
+         or stop the other one: it is tried again by itself"
     ))
 }
 
 /// The first wanted address that is not there or not usable yet.
 fn address(wanted: &Network, interface: &str, seen: &Seen) -> Option<String> {
-    let ipv6 = wanted.ipv6.addresses.iter().map(|wanted| IpAddr::from(wanted.address));
-    let ipv4 = wanted.ipv4.addresses.iter().map(|wanted| IpAddr::from(wanted.address));
-    ipv6.chain(ipv4).find_map(|wanted| match seen.addresses.iter().find(|address| address.ip == wanted) {
+    named(wanted).find_map(|wanted| match seen.addresses.iter().find(|address| address.ip == wanted) {
         None => {
             Some(format!("for the address `{wanted}` on `{interface}`: NetworkManager has not set it yet"))
         }
@@ -141,7 +185,7 @@ fn ipv4(wanted: &Network, interface: &str, seen: &Seen, needs_route: bool) -> Op
 
 #[cfg(test)]
 mod tests {
-    use super::{Seen, addresses, has_resolver, judge};
+    use super::{Seen, Taken, addresses, has_resolver, is_lame, is_unset, judge, missing};
     use crate::engine::Observation;
     use crate::settings::Settings;
 
@@ -155,7 +199,7 @@ mod tests {
     fn check(settings: &str, ip: &str, (ipv6_route, ipv4_route, resolver): (bool, bool, bool)) -> String {
         let settings =
             Settings::parse("test", &format!("schema = 1\ndomain = \"a.example\"\n{settings}")).unwrap();
-        let seen = Seen { addresses: addresses(ip), ipv6_route, ipv4_route, resolver };
+        let seen = Seen { addresses: addresses(ip), ipv6_route, ipv4_route, resolver, taken: Vec::new() };
         match judge(&settings.network, settings.web.listen, "ens160", &seen) {
             Observation::Done => "done".to_owned(),
             Observation::Waiting(why) => why,
@@ -197,6 +241,35 @@ mod tests {
             let said = check(settings, ip, routes);
             assert!(said.starts_with(expected), "{settings}: {said}");
         }
+    }
+
+    #[test]
+    fn a_duplicate_is_named_whether_it_is_shown_gone_or_checked_again() {
+        let text = "schema = 1\ndomain = \"a.example\"\n[network.ipv6]\naddresses = [\"2001:db8::101/128\"]";
+        let network = Settings::parse("test", text).unwrap().network;
+        let taken = Taken { ip: "2001:db8::101".parse().unwrap(), by: Some("52:54:00:12:34:56".to_owned()) };
+        let is_ours = |line: &&str| line.contains("101/128");
+        let without: String = ADDRESSES
+            .lines()
+            .filter(|line| !is_ours(line))
+            .fold(String::new(), |text, line| text + line + "\n");
+        let shown = ADDRESSES.replace("101/128 scope global", "101/128 scope global tentative dadfailed");
+        let seen =
+            |ip: &str| Seen { addresses: addresses(ip), taken: vec![taken.clone()], ..Seen::default() };
+        let tentative = ADDRESSES.replace("101/128 scope global", "101/128 scope global tentative");
+        for ip in [&without, &shown, &tentative] {
+            assert!(is_lame(&network, &seen(ip)));
+            assert_eq!(
+                is_unset(&network, &seen(ip)),
+                ip != &tentative,
+                "what is being checked is left in peace"
+            );
+            insta::allow_duplicates! {
+                insta::assert_snapshot!(missing(&network, "ens160", &seen(ip)).unwrap(), @"duplicate address: `2001:db8::101` on `ens160` belongs to another machine of this network (hardware address `52:54:00:12:34:56`); give this machine another address, or stop the other one: it is tried again by itself");
+            }
+        }
+        assert!(!is_lame(&network, &seen(ADDRESSES)) && !is_unset(&network, &seen(ADDRESSES)));
+        assert_eq!(missing(&network, "ens160", &seen(ADDRESSES)), None, "the log tells of the past");
     }
 
     #[test]
