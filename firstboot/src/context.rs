@@ -60,7 +60,8 @@ impl Context {
 pub(crate) mod tests {
     use super::Context;
     use crate::facts::{
-        ApplicationFacts, ImageFacts, NetworkBackend, NginxFacts, PostgresqlFacts, RedisFacts, SystemFacts,
+        ApplicationFacts, FirewallBackend, ImageFacts, NetworkBackend, NginxFacts, PostgresqlFacts,
+        RedisFacts, SystemFacts,
     };
 
     /// A context in a temp folder, with facts of the shape that a Debian image has and no settings. The folder goes with the
@@ -100,7 +101,11 @@ pub(crate) mod tests {
                 local_https: true,
                 paperclip_secret: true,
             },
-            system: SystemFacts { ssh_unit: "ssh.service".to_owned(), network: NetworkBackend::Keyfile },
+            system: SystemFacts {
+                ssh_unit: "ssh.service".to_owned(),
+                network: NetworkBackend::Keyfile,
+                firewall: FirewallBackend::Nftables,
+            },
         };
         let context = Context { root: guard.path().to_owned(), facts, settings: None };
         (guard, context)

@@ -29,7 +29,7 @@ pub struct ImageFacts {
     pub nginx: NginxFacts,
     /// The application.
     pub application: ApplicationFacts,
-    /// The network and SSH services.
+    /// The network, SSH and the firewall.
     pub system: SystemFacts,
 }
 
@@ -103,6 +103,18 @@ pub struct SystemFacts {
     pub ssh_unit: String,
     /// How network profiles are written: NetworkManager keyfiles or ifcfg files.
     pub network: NetworkBackend,
+    /// Whose rules the host's firewall has.
+    pub firewall: FirewallBackend,
+}
+
+/// The service that loads the rules of the host's firewall at every boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FirewallBackend {
+    /// `nftables.service`.
+    Nftables,
+    /// `iptables.service` and `ip6tables.service`.
+    Iptables,
 }
 
 /// The format of NetworkManager profiles that `nmtui` can edit on this distribution.

@@ -39,6 +39,9 @@ pub struct Settings {
     /// The machine's name, when it differs from the domain; see [`Settings::hostname`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hostname: Option<HostName>,
+    /// Whether the host's own firewall is on; off behind a filter that does its work.
+    #[serde(default = "on")]
+    pub firewall: bool,
     /// Further lines for `.env.production`; shown redacted, because any of them may be a password.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "extra_env")]
     pub extra_env: BTreeMap<String, String>,
@@ -119,6 +122,10 @@ impl TryFrom<i64> for Schema {
             ))
         }
     }
+}
+
+fn on() -> bool {
+    true
 }
 
 /// Values that are read and shown as secrets.

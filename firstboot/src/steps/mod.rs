@@ -5,6 +5,7 @@ pub mod clock;
 pub mod configuration;
 pub mod database;
 pub mod environment;
+pub mod firewall;
 pub mod hostname;
 pub mod identity;
 pub mod mail;
@@ -22,8 +23,8 @@ pub mod units;
 
 use crate::engine::Step;
 
-/// Before anything that keeps state starts.
-pub const EARLY: &[Step] = &[storage::STEP, identity::STEP, modes::STEP];
+/// Before anything that keeps state starts, and before the application does.
+pub const EARLY: &[Step] = &[storage::STEP, identity::STEP, modes::STEP, firewall::STEP];
 
 /// Everything, in order. The early steps are looked at again, so that whatever they wait for holds back the rest.
 pub const STEPS: &[Step] = &[
@@ -31,6 +32,7 @@ pub const STEPS: &[Step] = &[
     identity::STEP,
     modes::STEP,
     configuration::STEP,
+    firewall::STEP,
     network::STEP,
     hostname::STEP,
     ssh::STEP,

@@ -35,7 +35,8 @@ pub fn run(args: &[String]) -> Result<u8> {
         if number == first && at > 0 {
             faults::arm(Plan { at, loss });
         }
-        // As the unit `appliance-early` is ordered: storage and identity, then the services, then everything else.
+        // As the unit `appliance-early` is ordered: storage and identity, then the services, then everything else. Of the other early
+        // steps one changes nothing that outlives a boot, and the other is early for the sake of what is served.
         if !is_booted && step.name != "storage" && step.name != "identity" {
             let booted = Command::new("/usr/local/sbin/systemctl").arg("boot").status()?;
             is_booted = booted.success();

@@ -41,7 +41,8 @@ const MACHINE_KIB: usize = 512 * 1024;
 const WAIT: [&str; 2] = ["postgresql", "units"];
 
 /// Programs that change nothing, as their lines begin.
-const LOOKS: [&str; 8] = [
+const LOOKS: [&str; 9] = [
+    "nft list",
     "systemctl --quiet is-",
     "systemctl show",
     "nginx -V",

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use firstboot::facts::{
-    ApplicationFacts, ImageFacts, NetworkBackend, NginxFacts, PostgresqlFacts, RedisFacts, SystemFacts,
+    ApplicationFacts, FirewallBackend, ImageFacts, NetworkBackend, NginxFacts, PostgresqlFacts, RedisFacts,
+    SystemFacts,
 };
 
 /// The instance's name.
@@ -82,7 +83,11 @@ pub fn facts() -> Result<ImageFacts> {
             local_https: true,
             paperclip_secret: true,
         },
-        system: SystemFacts { ssh_unit: text("ssh.service"), network: NetworkBackend::Keyfile },
+        system: SystemFacts {
+            ssh_unit: text("ssh.service"),
+            network: NetworkBackend::Keyfile,
+            firewall: FirewallBackend::Nftables,
+        },
     })
 }
 
@@ -139,9 +144,14 @@ pub fn make(root: &Path) -> Result<()> {
     }
     symlink("/run", root.join("var/run"))?;
     symlink("/usr/local/sbin/bundle", root.join("home/mastodon/.rbenv/shims/bundle"))?;
-    symlink(
-        "/lib/systemd/system/ssh.service",
-        root.join("etc/systemd/system/multi-user.target.wants/ssh.service"),
+    for unit in ["ssh.service", "nftables.service"] {
+        let link = root.join("etc/systemd/system/multi-user.target.wants").join(unit);
+        symlink(format!("/lib/systemd/system/{unit}"), link)?;
+    }
+    // Its rules name the application's user by another number than this tree, so first boot has something to add.
+    fs::write(
+        root.join("etc/nftables.conf"),
+        include_str!("../../../overlays/debian/root/etc/nftables.conf"),
     )?;
     // Left open, for the step that looks at modes.
     fs::write(root.join("etc/appliance/tls/privkey.pem"), "a key of the operator's\n")?;

@@ -18,13 +18,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{rails, scene};
 
 /// The names that programs of first boot find in the search path.
-pub const NAMES: [&str; 3] = ["systemctl", "bundle", "mount"];
+pub const NAMES: [&str; 4] = ["systemctl", "bundle", "mount", "nft"];
 
 const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
+/// The service that loads the firewall's rules, and what stands for the kernel's memory of them.
+const FIREWALL: &str = "nftables.service";
+const RULES: &str = "/run/units/rules";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Units in the order of a boot.
-const UNITS: [&str; 7] = [
+const UNITS: [&str; 8] = [
+    FIREWALL,
     "postgresql.service",
     "redis-server.service",
     "nginx.service",
@@ -38,6 +42,9 @@ const UNITS: [&str; 7] = [
 pub fn run(name: &str, args: &[String]) -> Result<u8> {
     if name == "mount" {
         return mount(args);
+    }
+    if name == "nft" {
+        return nft(args);
     }
     let args: Vec<&str> = args.iter().map(String::as_str).filter(|arg| !arg.starts_with('-')).collect();
     let is_good = match (name, &args[..]) {
@@ -64,6 +71,7 @@ pub fn run(name: &str, args: &[String]) -> Result<u8> {
             }
             true
         }
+        ("systemctl", ["disable", unit]) => fs::remove_file(Path::new(WANTS).join(unit)).map(|()| true)?,
         ("systemctl", ["start", unit]) => start(unit).map(|()| true)?,
         ("systemctl", ["stop", unit]) => stop(unit).map(|()| true)?,
         ("systemctl", [verb @ ("restart" | "try-restart"), unit]) => {
@@ -82,6 +90,17 @@ pub fn run(name: &str, args: &[String]) -> Result<u8> {
         _ => bail!("the stand-in does not know {args:?}"),
     };
     Ok(u8::from(!is_good))
+}
+
+/// Knows rules as text, in the order in which they came.
+fn nft(args: &[String]) -> Result<u8> {
+    let known = fs::read_to_string(RULES).unwrap_or_default();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["list", "ruleset"] => print!("{known}"),
+        ["-f", "-"] => fs::write(RULES, known + &std::io::read_to_string(std::io::stdin())?)?,
+        _ => bail!("the stand-in does not know {args:?}"),
+    }
+    Ok(0)
 }
 
 /// The data disk's files are a folder; everything else is mounted by the real program.
@@ -152,6 +171,9 @@ fn start(unit: &str) -> Result<()> {
         .stderr(log)
         .spawn()?;
     fs::write(pid_file(unit), child.id().to_string())?;
+    if unit == FIREWALL {
+        fs::copy("/etc/nftables.conf", RULES)?;
+    }
     let begun = Instant::now();
     while !is_ready(unit, &facts.postgresql.bin) {
         if begun.elapsed() > PATIENCE || process(unit).is_none() {

@@ -389,4 +389,13 @@ pub const FIELDS: &[Field] = &[
         default: None,
         example: "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE0mMvC8wz5Kx8mZUmS1Kx1mY1m0eJm0eM4m1cV1sQ2p alice@example.net, ssh-rsa AAAAB3Nz bob",
     },
+    Field {
+        path: "firewall",
+        kind: Kind::Flag,
+        category: ACCESS,
+        label: "Firewall",
+        description: "SSH and the web come in, everything else is refused. Off only behind a filter that does so itself.",
+        default: Some("true"),
+        example: "False",
+    },
 ];

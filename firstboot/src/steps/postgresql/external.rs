@@ -30,7 +30,11 @@ pub(super) fn observe(context: &Context, server: &Database) -> Result<Observatio
 }
 
 pub(super) fn apply(context: &Context) -> Result<()> {
-    systemd::disable(&context.facts.postgresql.unit)?;
+    let unit = &context.facts.postgresql.unit;
+    systemd::disable(unit)?;
+    if systemd::is_active(unit) {
+        systemd::stop(unit)?;
+    }
     sql::prepare(context)
 }
 

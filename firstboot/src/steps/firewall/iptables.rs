@@ -1,0 +1,109 @@
+//! The rules as iptables has them: a chain of our own for what comes in, and a rule in OUTPUT for the wall around the metadata.
+//!
+//! Both families, each by its own program. Where the kernel has no IPv6 there is nothing to filter.
+
+use anyhow::{Context as _, Result};
+
+use crate::context::Context;
+use crate::exec::Run;
+
+/// The chain of what may come in.
+pub(super) const CHAIN: &str = "APPLIANCE";
+
+/// One family.
+struct Family {
+    program: &'static str,
+    metadata: &'static str,
+    reject: &'static str,
+}
+
+const IPV4: Family =
+    Family { program: "iptables", metadata: "169.254.169.254/32", reject: "icmp-admin-prohibited" };
+const IPV6: Family =
+    Family { program: "ip6tables", metadata: "fd00:ec2::254/128", reject: "icmp6-adm-prohibited" };
+
+impl Family {
+    fn run(&self, args: &[&str]) -> Run {
+        // Whoever else changes rules at this moment is waited for.
+        Run::new(self.program, &[&["-w"], args].concat())
+    }
+
+    /// Whether what comes in goes through our chain.
+    fn is_closed(&self) -> Result<bool> {
+        Ok(leads_to_chain(&self.run(&["-S", "INPUT"]).text()?))
+    }
+}
+
+/// The families that this kernel has.
+fn families(context: &Context) -> Vec<Family> {
+    if context.path("/proc/net/if_inet6").exists() { vec![IPV4, IPV6] } else { vec![IPV4] }
+}
+
+/// Whether the chain is in force in every family, and whether in any.
+pub(super) fn closed(context: &Context) -> Result<(bool, bool)> {
+    let found: Vec<bool> = families(context).iter().map(Family::is_closed).collect::<Result<_>>()?;
+    Ok((found.iter().all(|closed| *closed), found.contains(&true)))
+}
+
+/// Takes the chain out of the way of what comes in.
+pub(super) fn clear(context: &Context) -> Result<()> {
+    for family in families(context) {
+        if family.is_closed()? {
+            family.run(&["-D", "INPUT", "-j", CHAIN]).text()?;
+        }
+    }
+    Ok(())
+}
+
+/// The rule of the wall; the image's files have the same ones.
+fn rule(family: &Family, uid: &str) -> Vec<String> {
+    ["-d", family.metadata, "-m", "owner", "--uid-owner", uid, "-j", "REJECT", "--reject-with", family.reject]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// The rules as they stand in the image's files: for IPv4 and for IPv6.
+#[cfg(test)]
+pub(super) fn rules(uid: u32) -> [String; 2] {
+    [IPV4, IPV6].map(|family| format!("-A OUTPUT {}", rule(&family, &uid.to_string()).join(" ")))
+}
+
+/// Whether the wall stands in every family.
+pub(super) fn is_walled(context: &Context, uid: u32) -> Result<bool> {
+    for family in families(context) {
+        if !family.has_wall(&uid.to_string())? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Builds the wall where it is missing, before every other rule.
+pub(super) fn wall(context: &Context, uid: u32) -> Result<()> {
+    let uid = uid.to_string();
+    for family in families(context) {
+        if !family.has_wall(&uid)? {
+            let rule = rule(&family, &uid);
+            let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
+            family
+                .run(&[&["-I", "OUTPUT", "1"], &rule[..]].concat())
+                .text()
+                .context("keeping the application from the cloud's metadata")?;
+        }
+    }
+    Ok(())
+}
+
+impl Family {
+    /// Asks the kernel by the rule itself; how it is printed differs between versions.
+    fn has_wall(&self, uid: &str) -> Result<bool> {
+        let rule = rule(self, uid);
+        let rule: Vec<&str> = rule.iter().map(String::as_str).collect();
+        let output = self.run(&[&["-C", "OUTPUT"], &rule[..]].concat()).output()?;
+        Ok(output.code == 0)
+    }
+}
+
+pub(super) fn leads_to_chain(rules: &str) -> bool {
+    rules.lines().any(|line| line.trim() == format!("-A INPUT -j {CHAIN}"))
+}

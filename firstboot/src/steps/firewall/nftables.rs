@@ -1,0 +1,65 @@
+//! The rules as nftables has them: one table for what comes in, one for the wall around the metadata.
+
+use anyhow::{Context as _, Result};
+
+use crate::exec::Run;
+
+/// The table of what may come in, in `/etc/nftables.conf`.
+pub(super) const TABLE: &str = "table inet appliance";
+
+/// The table of the wall. Separate, so that it outlives a firewall that is off.
+const WALL: &str = "table inet appliance_metadata";
+
+/// The wall's rules; the image's file has the same ones.
+pub(super) fn rules(uid: u32) -> [String; 2] {
+    [
+        format!("meta skuid {uid} ip daddr 169.254.169.254 reject with icmp admin-prohibited"),
+        format!("meta skuid {uid} ip6 daddr fd00:ec2::254 reject with icmpv6 admin-prohibited"),
+    ]
+}
+
+/// Whether the table of what may come in is in force.
+pub(super) fn is_closed() -> Result<bool> {
+    Ok(has_table(&ruleset()?, TABLE))
+}
+
+/// Takes that table away.
+pub(super) fn clear() -> Result<()> {
+    Run::new("nft", &["delete", "table", "inet", "appliance"]).text().map(drop)
+}
+
+/// Whether the wall stands.
+pub(super) fn is_walled(uid: u32) -> Result<bool> {
+    Ok(has_wall(&ruleset()?, uid))
+}
+
+/// Builds the wall, in one transaction and as often as one likes.
+pub(super) fn wall(uid: u32) -> Result<()> {
+    Run::new("nft", &["-f", "-"])
+        .stdin(wall_text(uid))
+        .text()
+        .context("keeping the application from the cloud's metadata")
+        .map(drop)
+}
+
+/// The wall as `nft` reads it.
+pub(super) fn wall_text(uid: u32) -> String {
+    let [ipv4, ipv6] = rules(uid);
+    // Made first, so that deleting it is never an error.
+    format!(
+        "{WALL}\ndelete {WALL}\n{WALL} {{\n    chain output {{\n        type filter hook output priority filter; policy accept;\n        \
+         {ipv4}\n        {ipv6}\n    }}\n}}\n"
+    )
+}
+
+fn ruleset() -> Result<String> {
+    Run::new("nft", &["list", "ruleset"]).text()
+}
+
+pub(super) fn has_table(ruleset: &str, table: &str) -> bool {
+    ruleset.lines().any(|line| line.trim_end().trim_end_matches('{').trim_end() == table)
+}
+
+pub(super) fn has_wall(ruleset: &str, uid: u32) -> bool {
+    has_table(ruleset, WALL) && rules(uid).iter().all(|rule| ruleset.lines().any(|line| line.trim() == rule))
+}
