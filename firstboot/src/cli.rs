@@ -10,7 +10,7 @@ use fs_err as fs;
 use crate::context::Context;
 use crate::exec::Run;
 use crate::settings::{Settings, is_username};
-use crate::steps::{certificate, network, owner, storage};
+use crate::steps::{certificate, clone, network, owner, storage};
 use crate::{channels, daemon, diagnosis, status, steps, systemd};
 
 /// The unit that runs `appliance firstboot`.
@@ -71,6 +71,11 @@ enum Verb {
         /// The account's name, without `@` and domain
         username: String,
     },
+    /// Answer what this machine is, when its disks were copied from another one
+    Identity {
+        /// What it is
+        answer: clone::Answer,
+    },
     /// Order the certificate again if it is due, as soon as the authority allows it
     Renew,
 }
@@ -100,6 +105,10 @@ impl Cli {
             Verb::Status { json } => show_status(root, *json),
             Verb::Diagnose => print(&diagnosis::report(root)),
             Verb::Retry => retry(),
+            Verb::Identity { answer } => {
+                clone::reply(root, *answer)?;
+                retry()
+            }
             Verb::Renew => {
                 certificate::forget_failures(&Context::load(root)?)?;
                 retry()

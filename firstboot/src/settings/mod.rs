@@ -42,6 +42,9 @@ pub struct Settings {
     /// Whether the host's own firewall is on; off behind a filter that does its work.
     #[serde(default = "on")]
     pub firewall: bool,
+    /// What a machine does whose disks were copied from another one.
+    #[serde(default)]
+    pub on_clone: OnClone,
     /// Further lines for `.env.production`; shown redacted, because any of them may be a password.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "extra_env")]
     pub extra_env: BTreeMap<String, String>,
@@ -122,6 +125,19 @@ impl TryFrom<i64> for Schema {
             ))
         }
     }
+}
+
+/// What a machine does whose disks were copied from another one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnClone {
+    /// It asks.
+    #[default]
+    Ask,
+    /// It takes the other one's place.
+    Keep,
+    /// It gets a machine-id and SSH host keys of its own.
+    New,
 }
 
 fn on() -> bool {

@@ -124,7 +124,7 @@ fn mistakes_of_the_whole_file_are_named() {
     insta::assert_snapshot!(refused("schema = 2\ndomain = \"a.example\"\n"), @"`config.toml` line 1, column 10: this appliance reads `schema = 1`, not 2: use a newer appliance, or write 1");
     insta::assert_snapshot!(refused("domain = \"a.example\"\n"), @"`config.toml`: missing field `schema`; add `schema = 1` as the first line");
     insta::assert_snapshot!(refused("schema = 1\ndomain = a.example\n"), @"`config.toml` line 2, column 10: string values must be quoted, expected literal string; put the value between double quotes");
-    insta::assert_snapshot!(refused_with("hostnam = \"a\""), @"`config.toml` line 3, column 1: unknown field `hostnam`, expected one of `schema`, `domain`, `hostname`, `firewall`, `extra-env`, `network`, `web`, `tls`, `acme`, `database`, `mail`, `owner`, `ssh`; correct the spelling, or remove the line");
+    insta::assert_snapshot!(refused_with("hostnam = \"a\""), @"`config.toml` line 3, column 1: unknown field `hostnam`, expected one of `schema`, `domain`, `hostname`, `firewall`, `on-clone`, `extra-env`, `network`, `web`, `tls`, `acme`, `database`, `mail`, `owner`, `ssh`; correct the spelling, or remove the line");
     insta::assert_snapshot!(refused_with("domain = \"b.example\""), @"`config.toml` line 3, column 1: duplicate key; remove one of the two");
 }
 

@@ -2,6 +2,9 @@
 //!
 //! Looked at on every boot: a cut can leave an empty key, with which `sshd` never starts again. The host keys live with the state,
 //! so that a new system disk is the same machine to everybody who has logged in before; `/etc/ssh` has copies.
+//!
+//! On a copy of another machine (step `clone`) this step, being an early one, keeps the instance's services down until the operator has
+//! said what the copy is.
 
 use std::path::PathBuf;
 
@@ -12,6 +15,8 @@ use crate::context::Context;
 use crate::durable;
 use crate::engine::{self, Needs, Observation, Step};
 use crate::exec::Run;
+use crate::steps::clone;
+use crate::systemd;
 
 /// Identity, complete and sound.
 pub const STEP: Step = Step {
@@ -31,8 +36,10 @@ const KINDS: [(&str, &[&str]); 3] = [
     ("rsa", &["-t", "rsa", "-b", "2048"]),
 ];
 
-#[expect(clippy::unnecessary_wraps, reason = "the signature of every step")]
 fn observe(context: &Context) -> Result<Observation> {
+    if clone::is_released(context) && clone::is_open(context)? {
+        return Ok(Observation::Todo("keep the services of this copy down".to_owned()));
+    }
     if !is_machine_id(&read(context.path("/etc/machine-id"))) {
         return Ok(Observation::Todo("make the machine-id".to_owned()));
     }
@@ -51,6 +58,9 @@ fn observe(context: &Context) -> Result<Observation> {
 }
 
 fn apply(context: &Context) -> Result<()> {
+    if clone::is_released(context) && clone::is_open(context)? {
+        clone::hold(context)?;
+    }
     if !is_machine_id(&read(context.path("/etc/machine-id"))) {
         let root = format!("--root={}", context.root.display());
         Run::new("systemd-machine-id-setup", &[&root]).text()?;
@@ -69,6 +79,22 @@ fn apply(context: &Context) -> Result<()> {
         let served = served_key(context, kind);
         durable::write(&served, &fs::read(&kept)?, 0o600, None)?;
         durable::write(&served.with_extension("pub"), public.as_bytes(), 0o644, None)?;
+    }
+    Ok(())
+}
+
+/// Makes machine-id and host keys anew, for a copy of another machine. A cut leaves less than all of it, which the early step mends and
+/// the step `clone` begins again. The instance-id stays: it is the instance's, and both disks of the machine have it.
+pub(super) fn renew(context: &Context) -> Result<()> {
+    // Not by `systemd-machine-id-setup`: it keeps what is there, and an image's `uninitialized` would make the next boot a first one.
+    let id = fs::read_to_string("/proc/sys/kernel/random/uuid")?.trim().replace('-', "");
+    durable::write(&context.path("/etc/machine-id"), format!("{id}\n").as_bytes(), 0o444, None)?;
+    for (kind, _) in KINDS {
+        durable::remove(&kept_key(context, kind))?;
+    }
+    apply(context)?;
+    if context.is_machine() {
+        systemd::try_restart(&context.facts.system.ssh_unit)?;
     }
     Ok(())
 }

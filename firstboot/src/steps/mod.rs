@@ -2,6 +2,7 @@
 
 pub mod certificate;
 pub mod clock;
+pub mod clone;
 pub mod configuration;
 pub mod database;
 pub mod environment;
@@ -37,6 +38,8 @@ pub const STEPS: &[Step] = &[
     hostname::STEP,
     ssh::STEP,
     clock::STEP,
+    // Behind all that is needed to log in and answer it, and before all that an instance is.
+    clone::STEP,
     secrets::STEP,
     postgresql::STEP,
     redis::STEP,

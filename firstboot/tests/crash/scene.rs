@@ -120,6 +120,7 @@ pub fn make(root: &Path) -> Result<()> {
         "tmp",
         "usr",
         "sys/block",
+        "sys/class/dmi/id",
         "sys/firmware/qemu_fw_cfg/by_name/opt/org.mastodon/config",
         "etc/ssh",
         "etc/appliance/tls",
@@ -153,6 +154,7 @@ pub fn make(root: &Path) -> Result<()> {
         root.join("etc/nftables.conf"),
         include_str!("../../../overlays/debian/root/etc/nftables.conf"),
     )?;
+    fs::write(root.join("sys/class/dmi/id/product_uuid"), "4c4c4544-0042-3510-8054-b4c04f4a3232\n")?;
     // Left open, for the step that looks at modes.
     fs::write(root.join("etc/appliance/tls/privkey.pem"), "a key of the operator's\n")?;
 

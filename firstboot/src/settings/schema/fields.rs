@@ -398,4 +398,14 @@ pub const FIELDS: &[Field] = &[
         default: Some("true"),
         example: "False",
     },
+    Field {
+        path: "on-clone",
+        kind: Kind::Choice(&["ask", "keep", "new"]),
+        category: ACCESS,
+        label: "When the disks were copied from another machine",
+        description: "ask: nothing starts before you answer; keep: it takes the other one's place; new: it gets a machine-id and SSH host \
+                      keys of its own.",
+        default: Some("ask"),
+        example: "keep",
+    },
 ];

@@ -140,7 +140,7 @@ fn defaults_are_those_of_the_settings() {
         assert_eq!(Some(text.as_str()), field.default, "{}", field.path);
     }
     let defaults = FIELDS.iter().filter(|field| field.default.is_some()).count();
-    assert_eq!(defaults, 15, "each default of the table must be one of the settings above");
+    assert_eq!(defaults, 16, "each default of the table must be one of the settings above");
 }
 
 #[test]
