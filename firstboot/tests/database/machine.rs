@@ -6,7 +6,8 @@ use std::sync::LazyLock;
 use firstboot::context::Context;
 use firstboot::engine::{Observation, Step, converge};
 use firstboot::facts::{
-    ApplicationFacts, ImageFacts, NetworkBackend, NginxFacts, PostgresqlFacts, RedisFacts, SystemFacts,
+    ApplicationFacts, FirewallBackend, ImageFacts, NetworkBackend, NginxFacts, PostgresqlFacts, RedisFacts,
+    SystemFacts,
 };
 use firstboot::settings::Settings;
 use firstboot::steps::{database, environment, postgresql, secrets};
@@ -146,6 +147,10 @@ fn facts() -> ImageFacts {
             local_https: true,
             paperclip_secret: true,
         },
-        system: SystemFacts { ssh_unit: text("ssh.service"), network: NetworkBackend::Keyfile },
+        system: SystemFacts {
+            ssh_unit: text("ssh.service"),
+            network: NetworkBackend::Keyfile,
+            firewall: FirewallBackend::Nftables,
+        },
     }
 }
