@@ -26,7 +26,8 @@ const E2FSPROGS: &str = "1.47.1";
 /// Installs what is missing.
 pub fn run(shell: &Shell) -> Result<()> {
     packages(shell)?;
-    zig(shell)
+    zig(shell)?;
+    dotenv(shell)
 }
 
 fn packages(shell: &Shell) -> Result<()> {
@@ -37,6 +38,10 @@ fn packages(shell: &Shell) -> Result<()> {
     let mut wanted = imgbuild::tools::packages();
     wanted.extend(testkit::packages());
     wanted.push("python3-pip");
+    // A Node that is not Debian's brings its own, which Debian's does not go with.
+    if cmd!(shell, "npm --version").quiet().ignore_stderr().read().is_err() {
+        wanted.push("npm");
+    }
     wanted.sort_unstable();
     wanted.dedup();
     let missing = missing(shell, &wanted)?;
@@ -142,6 +147,31 @@ fn zig(shell: &Shell) -> Result<()> {
         .run()?;
     // Last, so that a download cut short is seen as not installed.
     shell.write_file(&stamp, wanted)?;
+    Ok(())
+}
+
+/// Node's parser of `.env.production`, into the store: the tests let it read what first boot writes.
+fn dotenv(shell: &Shell) -> Result<()> {
+    let package = testkit::dotenv::folder();
+    let folder = package.parent().context("a folder in the store")?;
+    if package.is_dir() {
+        return Ok(());
+    }
+    let (name, digest) = (testkit::dotenv::PACKAGE, testkit::dotenv::SHA256);
+    say::title(&format!("installing {name} into `{}`", folder.display()));
+    let scratch = folder.with_extension("new");
+    shell.remove_path(&scratch)?;
+    shell.create_dir(&scratch)?;
+    let file = cmd!(shell, "npm pack --silent --pack-destination {scratch} {name}").quiet().read()?;
+    let tar = scratch.join(file.trim());
+    let found = cmd!(shell, "sha256sum {tar}").quiet().read()?;
+    if found.split(' ').next() != Some(digest) {
+        bail!("`{name}` of this host's npm registry has another digest than {digest}: {found}");
+    }
+    cmd!(shell, "tar --extract --no-same-owner --file {tar} --directory {scratch}").quiet().run()?;
+    // Last, so that a download cut short is seen as not installed.
+    shell.remove_path(folder)?;
+    fs_err::rename(&scratch, folder)?;
     Ok(())
 }
 

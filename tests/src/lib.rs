@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | [`acme_stub`] | a certificate authority that refuses by script |
 //! | [`config_volume`], [`ovf_environment`] | a disk with a configuration; a disc with the properties of an OVA |
+//! | [`dotenv`] | the two genuine parsers of `.env.production` |
 //! | [`foreground`] | a program at a terminal |
 //! | [`image`] | the disks that a build gave |
 //! | [`lab`] | a network namespace with router advertisements, DNS, an ACME authority and a mail relay |
@@ -23,6 +24,7 @@
 pub mod acme_stub;
 pub mod client;
 pub mod config_volume;
+pub mod dotenv;
 mod exec;
 pub mod foreground;
 pub mod image;
@@ -63,6 +65,7 @@ pub fn packages() -> &'static [&'static str] {
         "libxml2-utils",
         "nftables",
         "nginx-light",
+        "nodejs",
         "openssh-client",
         "openssl",
         "pebble",
@@ -72,5 +75,6 @@ pub fn packages() -> &'static [&'static str] {
         "radvd",
         "redis-server",
         "rpm",
+        "ruby-dotenv",
     ]
 }
