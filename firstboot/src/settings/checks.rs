@@ -1,7 +1,8 @@
 //! Contradictions between settings that each alone would be fine, and values that first boot could not write down.
 
-use super::{Challenge, Ipv4Method, Ipv6Method, Listen, Mail, Settings, TlsMode};
-use crate::dotenv;
+pub(crate) mod application;
+
+use super::{Challenge, Ipv4Method, Ipv6Method, Listen, Settings, TlsMode};
 
 /// Environment variables that first boot alone decides: another value would lose data or lock people out.
 const OURS: [&str; 17] = [
@@ -103,16 +104,7 @@ pub(super) fn contradiction(settings: &Settings) -> Option<(&'static str, String
     if let Some(found) = super::database::contradiction(&settings.database) {
         return Some(found);
     }
-    if let Some(mail) = &settings.mail
-        && mail.login.is_some() != mail.password.is_some()
-    {
-        return found("mail.login", "`login` and `password` go together: give both or neither");
-    }
-    let mail = settings.mail.as_ref().and_then(relay);
-    mail.or_else(|| {
-        let mut pairs = settings.extra_env.iter();
-        pairs.find_map(|(key, value)| environment(key, value)).map(|text| ("extra-env", text))
-    })
+    application::contradiction(settings)
 }
 
 /// The first contradiction about the certificate.
@@ -146,36 +138,4 @@ fn certificate(settings: &Settings) -> Option<(&'static str, &'static str)> {
         return Some(("tls.proxies", "proxies go with `mode = \"offload\"` only: change one of them"));
     }
     None
-}
-
-/// The first value of `[mail]` that cannot stand in `.env.production`.
-fn relay(mail: &Mail) -> Option<(&'static str, String)> {
-    let pairs = [
-        ("mail.relay", "SMTP_SERVER", Some(mail.relay.as_str())),
-        ("mail.from", "SMTP_FROM_ADDRESS", Some(mail.from.as_str())),
-        ("mail.login", "SMTP_LOGIN", mail.login.as_deref()),
-        ("mail.password", "SMTP_PASSWORD", mail.password.as_ref().map(super::Secret::expose)),
-    ];
-    pairs.into_iter().find_map(|(key, variable, value)| {
-        dotenv::line(variable, value?).err().map(|error| (key, error.to_string()))
-    })
-}
-
-/// What is wrong with one additional environment variable. The value may be a password, so no message shows it.
-fn environment(key: &str, value: &str) -> Option<String> {
-    let known = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    if key.is_empty() || !key.bytes().all(known) || key.starts_with(|first: char| first.is_ascii_digit()) {
-        return Some(format!(
-            "`{key}` cannot be a variable's name: use capital letters, digits and underscores"
-        ));
-    }
-    if OURS.contains(&key) {
-        return Some(format!("the appliance itself decides `{key}`: remove it"));
-    }
-    if value.chars().any(char::is_control) {
-        return Some(format!(
-            "the value of `{key}` has a line break or control character: it must be one line"
-        ));
-    }
-    dotenv::line(key, value).err().map(|error| error.to_string())
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Secret;
 use super::network::host_or_address;
-use super::services::{checked, pem_option};
+use super::services::pem_option;
+use super::values::checked;
 use crate::dotenv;
 
 /// The longest password in bytes: the program `psql` of CentOS 7 reads lines of 320 bytes from its password file.

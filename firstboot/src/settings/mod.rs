@@ -5,15 +5,20 @@
 //! Pure data: nothing here touches the machine.
 
 mod addresses;
-mod checks;
+pub(crate) mod checks;
 mod database;
 mod error;
+mod instance;
+mod mail;
+mod media;
 mod names;
 mod network;
 pub mod schema;
 mod secret;
 mod services;
 mod tls;
+mod values;
+pub mod variables;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,6 +28,9 @@ use serde::{Deserialize, Serialize};
 pub use addresses::{Ipv4Interface, Ipv6Interface};
 pub use database::{Database, SslMode};
 pub use error::SettingsError;
+pub use instance::{Instance, Sidekiq, Streaming};
+pub use mail::{AuthMethod, Encryption};
+pub use media::{Media, Permission, Protocol, S3, Signature, Swift};
 pub use names::{Domain, HostName};
 pub use network::{Interface, Ipv4, Ipv4Method, Ipv6, Ipv6Method, Network};
 pub use secret::Secret;
@@ -48,6 +56,18 @@ pub struct Settings {
     /// Further lines for `.env.production`; shown redacted, because any of them may be a password.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "extra_env")]
     pub extra_env: BTreeMap<String, String>,
+    /// What Mastodon is told about itself.
+    #[serde(default)]
+    pub instance: Instance,
+    /// Where media is kept.
+    #[serde(default)]
+    pub media: Media,
+    /// The streaming server.
+    #[serde(default)]
+    pub streaming: Streaming,
+    /// The background jobs.
+    #[serde(default)]
+    pub sidekiq: Sidekiq,
     /// Interface, addresses, resolvers.
     #[serde(default)]
     pub network: Network,
@@ -88,6 +108,12 @@ impl Settings {
     /// The machine's name: the one given, else the domain.
     pub fn hostname(&self) -> &str {
         self.hostname.as_ref().map_or(self.domain.as_str(), HostName::as_str)
+    }
+
+    /// The name that the web site has, which nginx answers for and the certificate is for. The domain of the accounts may be another
+    /// one; whoever serves that sends `/.well-known/host-meta` and `/.well-known/webfinger` on to this one.
+    pub fn site(&self) -> &Domain {
+        self.instance.web_domain.as_ref().unwrap_or(&self.domain)
     }
 
     /// A complete configuration with comments, for the README and `appliance config example`.

@@ -49,6 +49,8 @@ pub enum Kind {
     Flag,
     /// 0 to 65535.
     Port,
+    /// A number between these two, both included.
+    Number(u16, u16),
     /// Texts between commas.
     List(u16),
     /// `NAME=value` between semicolons, never shown.
@@ -93,6 +95,10 @@ impl Field {
             Kind::Port => match text.trim().parse::<u16>() {
                 Ok(port) => Value::Integer(port.into()),
                 Err(_) => return wrong("a number from 0 to 65535"),
+            },
+            Kind::Number(least, most) => match text.trim().parse::<u16>() {
+                Ok(number) if (least..=most).contains(&number) => Value::Integer(number.into()),
+                _ => return wrong(&format!("a number from {least} to {most}")),
             },
             Kind::List(_) => Value::Array(parts(text, ',').map(|part| part.to_owned().into()).collect()),
             Kind::Pairs(_) => {

@@ -5,8 +5,10 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Secret;
+use super::mail::{AuthMethod, Encryption, ca_file_option};
 use super::network::host_or_address;
+use super::values::{checked, within};
+use super::{HostName, Secret};
 
 /// The web server.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +16,9 @@ use super::network::host_or_address;
 pub struct Web {
     /// The address families that ports 80 and 443 answer on.
     pub listen: Listen,
+    /// Longest request that is taken, such as an upload, in MiB; 0 is any. Mastodon has limits of its own.
+    #[serde(deserialize_with = "within::<_, 0, 65535>")]
+    pub max_body_mib: u16,
 }
 
 /// Address families of the web server.
@@ -145,9 +150,21 @@ pub struct Mail {
     /// Password that goes with the login.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
+    /// How the login is said; `plain` when left out, `none` without a login.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth_method: Option<AuthMethod>,
+    /// When the connection is encrypted.
+    #[serde(default)]
+    pub encryption: Encryption,
     /// Whether the relay's certificate must be valid; when left out, it must if there is a login to protect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
+    /// Trust anchors (PEM) of the relay's certificate, a file in the machine; the system's when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "ca_file_option")]
+    pub ca_file: Option<String>,
+    /// What the instance calls itself towards the relay; the domain when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub helo: Option<HostName>,
 }
 
 impl Mail {
@@ -155,6 +172,11 @@ impl Mail {
     /// works only when the certificate is not looked at.
     pub fn verification(&self) -> Verify {
         self.verify.unwrap_or(if self.login.is_some() { Verify::Peer } else { Verify::None })
+    }
+
+    /// How the login is said, if there is one.
+    pub fn authentication(&self) -> AuthMethod {
+        self.auth_method.unwrap_or(if self.login.is_some() { AuthMethod::Plain } else { AuthMethod::None })
     }
 }
 
@@ -266,14 +288,4 @@ fn is_public_key(line: &str) -> bool {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || b"+/=".contains(&byte);
     let body = words.next().is_some_and(|body| body.starts_with("AAAA") && body.bytes().all(is_base64));
     known && body && !line.contains(char::is_control)
-}
-
-pub(super) fn checked<'de, D, F>(deserializer: D, check: F) -> Result<String, D::Error>
-where
-    D: Deserializer<'de>,
-    F: FnOnce(&str) -> Result<(), String>,
-{
-    let text = String::deserialize(deserializer)?;
-    check(&text).map_err(serde::de::Error::custom)?;
-    Ok(text)
 }

@@ -30,7 +30,7 @@ fn the_example_is_valid_and_survives_being_shown() {
     assert_eq!(settings.hostname(), "sns-v6.example.net");
     assert_eq!(settings.mail.as_ref().unwrap().verification(), Verify::None);
     let mut shown = Settings::parse("shown", &settings.redacted()).unwrap();
-    assert_eq!(shown.extra_env["DEFAULT_LOCALE"], "(redacted)");
+    assert_eq!(shown.extra_env["RAILS_LOG_LEVEL"], "(redacted)");
     shown.extra_env.clone_from(&settings.extra_env);
     assert_eq!(shown, settings);
 }
@@ -40,6 +40,12 @@ fn the_example_names_every_key() {
     // The reader lists what it knows when it is given what it does not know.
     for table in [
         "",
+        "instance",
+        "media",
+        "media.s3",
+        "media.swift",
+        "streaming",
+        "sidekiq",
         "network",
         "network.ipv6",
         "network.ipv4",
@@ -124,7 +130,7 @@ fn mistakes_of_the_whole_file_are_named() {
     insta::assert_snapshot!(refused("schema = 2\ndomain = \"a.example\"\n"), @"`config.toml` line 1, column 10: this appliance reads `schema = 1`, not 2: use a newer appliance, or write 1");
     insta::assert_snapshot!(refused("domain = \"a.example\"\n"), @"`config.toml`: missing field `schema`; add `schema = 1` as the first line");
     insta::assert_snapshot!(refused("schema = 1\ndomain = a.example\n"), @"`config.toml` line 2, column 10: string values must be quoted, expected literal string; put the value between double quotes");
-    insta::assert_snapshot!(refused_with("hostnam = \"a\""), @"`config.toml` line 3, column 1: unknown field `hostnam`, expected one of `schema`, `domain`, `hostname`, `firewall`, `on-clone`, `extra-env`, `network`, `web`, `tls`, `acme`, `database`, `mail`, `owner`, `ssh`; correct the spelling, or remove the line");
+    insta::assert_snapshot!(refused_with("hostnam = \"a\""), @"`config.toml` line 3, column 1: unknown field `hostnam`, expected one of `schema`, `domain`, `hostname`, `firewall`, `on-clone`, `extra-env`, `instance`, `media`, `streaming`, `sidekiq`, `network`, `web`, `tls`, `acme`, `database`, `mail`, `owner`, `ssh`; correct the spelling, or remove the line");
     insta::assert_snapshot!(refused_with("domain = \"b.example\""), @"`config.toml` line 3, column 1: duplicate key; remove one of the two");
 }
 
@@ -164,4 +170,54 @@ fn contradictions_are_named() {
     );
     insta::assert_snapshot!(refused_with("extra-env = { locale = \"ja\" }"), @"`config.toml` key `extra-env`: `locale` cannot be a variable's name: use capital letters, digits and underscores");
     insta::assert_snapshot!(refused_with("extra-env = { MOTD = \"\"\"a\nb\"\"\" }"), @"`config.toml` key `extra-env`: the value of `MOTD` has a line break or control character: it must be one line");
+}
+
+#[test]
+fn what_mastodon_cannot_be_told_is_refused() {
+    let mail = "[mail]\nrelay = \"relay\"\nfrom = \"words@example.net\"\n";
+    let login = "login = \"words\"\npassword = \"x\"\n";
+    let s3 = "[media.s3]\nbucket = \"v6don\"\naccess-key-id = \"a\"\nsecret-access-key = \"b\"\n";
+    let swift = "[media.swift]\nusername = \"a\"\npassword = \"b\"\ntenant = \"c\"\ncontainer = \"d\"\n\
+        auth-url = \"https://a.example\"\nobject-url = \"https://b.example\"\n";
+    insta::assert_snapshot!(refused_with("[instance]\nweb-domain = \"v6don.example.net\""), @"`config.toml` key `instance.web-domain`: it is the domain itself: leave it out, it is for a web site under another name");
+    insta::assert_snapshot!(refused_with("[instance]\nalternate-domains = [\"a.example\", \"v6don.example.net\"]"), @"`config.toml` key `instance.alternate-domains`: `v6don.example.net` is a name of the instance anyway: remove it");
+    insta::assert_snapshot!(refused_with("[instance]\nemail-domains-denied = [\"a.example\"]\nemail-domains-allowed = [\"a.example\"]"), @"`config.toml` key `instance.email-domains-denied`: `a.example` is in `email-domains-allowed`, too: remove it from one of them");
+    insta::assert_snapshot!(refused_with("[instance]\nlocale = \"japanese\""), @r#"`config.toml` line 4, column 10: "japanese" is no language: write its code, such as `ja`, `pt-BR` or `zh-TW`"#);
+    insta::assert_snapshot!(refused_with("[instance]\ncdn-host = \"http://cdn.example.net\""), @r#"`config.toml` line 4, column 12: "http://cdn.example.net" does not begin with `https://`: write a URL such as `https://files.example.net`"#);
+    insta::assert_snapshot!(refused_with("[streaming]\nbase-url = \"wss://a.example/\""), @r#"`config.toml` line 4, column 12: "wss://a.example/" has a path, which is put there by Mastodon: write `wss://a.example`"#);
+    insta::assert_snapshot!(refused_with("[streaming]\nworkers = 0"), @"`config.toml` line 4, column 11: 0 is out of range: write a number from 1 to 16");
+    insta::assert_snapshot!(refused_with("[sidekiq]\nsplit = true\nconcurrency = 25"), @"`config.toml` key `sidekiq.concurrency`: web (10), background jobs (100) and streaming (10) together want 120 connections to the database, which has 90 for them: write a smaller number");
+    insta::assert_snapshot!(refused_with("[streaming]\nworkers = 9"), @"`config.toml` key `streaming.workers`: web (10), background jobs (10) and streaming (90) together want 110 connections to the database, which has 90 for them: write a smaller number");
+    insta::assert_snapshot!(refused_with("[web]\nmax-body-mib = 70000"), @"`config.toml` line 4, column 16: 70000 is out of range: write a number from 0 to 65535");
+    insta::assert_snapshot!(refused_with(&format!("{mail}auth-method = \"cram_md5\"")), @r#"`config.toml` key `mail.auth-method`: it needs `login` and `password`: give them, or write "none""#);
+    insta::assert_snapshot!(refused_with(&format!("{mail}{login}auth-method = \"none\"")), @r#"`config.toml` key `mail.auth-method`: "none" and a login contradict each other: remove one of them"#);
+    insta::assert_snapshot!(refused_with(&format!("{mail}ca-file = \"relay.pem\"")), @r#"`config.toml` line 6, column 11: "relay.pem" is not a whole path of letters, digits and any of `._-+@`, without a `/` at its end: write one such as `/etc/ssl/certs/ca-certificates.crt`"#);
+    insta::assert_snapshot!(refused_with("[media]\nurl = \"/media\""), @"`config.toml` key `media.url`: it goes with `path`, the folder that is found there: give both");
+    insta::assert_snapshot!(refused_with("[media]\npath = \"/home/mastodon/media\""), @"`config.toml` line 4, column 8: `/home/mastodon/media` is no place to keep media in: choose one below `/srv` or `/var`");
+    insta::assert_snapshot!(refused_with("[media]\npath = \"/srv/a\"\nurl = \"/api\""), @"`config.toml` line 5, column 7: `/api` is something else on the web site: write one such as `/media`");
+    insta::assert_snapshot!(refused_with("[media.s3]\nregion = \"eu-central-1\""), @"`config.toml` line 3, column 1: missing field `bucket`; add it, or leave out the whole table");
+    insta::assert_snapshot!(refused_with(s3), @"`config.toml` key `media.s3.region`: give the bucket's region, or the `hostname` of a store that is not Amazon's");
+    insta::assert_snapshot!(refused_with(&format!("{s3}region = \"a\"\nendpoint = \"https://a.example\"")), @"`config.toml` key `media.s3.hostname`: with an `endpoint` it says where browsers find the files: give it, mostly the host of the endpoint");
+    insta::assert_snapshot!(refused_with(&format!("{s3}region = \"a\"\nsignature-version = \"s3\"")), @"`config.toml` key `media.s3.signature-version`: it goes with an `endpoint` only: remove one of them");
+    insta::assert_snapshot!(refused_with(&format!("{s3}region = \"a\"\ncloudfront-host = \"https://a.example\"")), @"`config.toml` line 8, column 19: `https://a.example` begins with `https://`: write the bare name of the host");
+    insta::assert_snapshot!(refused_with(&format!("{s3}region = \"a\"\n{swift}")), @"`config.toml` key `media.swift`: there is `[media.s3]`, too: media is kept in one place, so remove one of them");
+    insta::assert_snapshot!(refused_with(&format!("[media]\npath = \"/srv/a\"\n{swift}")), @"`config.toml` key `media.path`: it is for media on this machine, but an object store is given: remove one of them");
+    insta::assert_snapshot!(refused_with("extra-env = { SMTP_TLS = \"False\" }"), @"`config.toml` key `extra-env`: to Mastodon `SMTP_TLS` means yes with any value, this one too: remove it");
+    insta::assert_snapshot!(refused_with(&format!("extra-env = {{ A = \"{}\" }}", "a".repeat(70_000))), @"`config.toml` key `extra-env`: `A` would have more than 65536 bytes: make it shorter");
+    for (table, key, value) in [(s3, "media.s3.secret-access-key", "b"), (swift, "media.swift.password", "b")]
+    {
+        let hard = table.replacen(&format!("= \"{value}\"\n"), "= \"it's hunter2\"\n", 1) + "region = \"a\"";
+        let message = refused_with(&hard);
+        assert!(message.starts_with(&format!("`config.toml` key `{key}`: ")), "{message}");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
+}
+
+#[test]
+fn the_web_site_may_have_a_name_of_its_own() {
+    let settings = Settings::parse("test", SMALLEST).unwrap();
+    assert_eq!(settings.site(), &settings.domain);
+    let text = format!("{SMALLEST}[instance]\nweb-domain = \"social.example.net\"\n");
+    let settings = Settings::parse("test", &text).unwrap();
+    assert_eq!((settings.site().as_str(), settings.hostname()), ("social.example.net", "v6don.example.net"));
 }

@@ -2,7 +2,8 @@
 //!
 //! Always the exact rendering of settings and secrets, in the order of v1.6.1's sample, readable by the application and root
 //! alone. Both dotenv parsers read it alike (see [`crate::dotenv`]). Keys whose mere presence means "yes" to Mastodon
-//! (`SMTP_TLS`, `SMTP_LOGIN`, …) are left out, not blank.
+//! (`SMTP_TLS`, `SMTP_LOGIN`, …) are left out, not blank. What the settings say is listed in
+//! [`crate::settings::variables`].
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,10 +15,11 @@ use anyhow::Result;
 use crate::context::Context;
 use crate::engine::{self, Needs, Observation, Step};
 use crate::facts::ImageFacts;
-use crate::settings::{Database, Mail, Secret, Settings, SslMode, Verify};
+use crate::passwd::{self, User};
+use crate::settings::{Database, Secret, Settings, SslMode, variables};
 use crate::steps::secrets::Secrets;
 use crate::steps::units;
-use crate::{dotenv, durable, passwd, sql, stamp, systemd};
+use crate::{dotenv, durable, sql, stamp, systemd};
 
 /// The step.
 pub const STEP: Step = Step {
@@ -36,7 +38,13 @@ const STAMP: &str = "environment";
 const MODE: u32 = 0o640;
 
 fn observe(context: &Context) -> Result<Observation> {
+    if let Some(problem) = unknown_locale(context)? {
+        return Ok(Observation::Broken(problem));
+    }
     let wanted = rendered(context)?;
+    if let Some(folder) = missing_media_folder(context)? {
+        return Ok(Observation::Todo(format!("`{}` does not exist", folder.display())));
+    }
     let path = path(context);
     let group = passwd::user(context, &context.facts.application.user)?.gid;
     let Ok(meta) = path.symlink_metadata() else {
@@ -53,12 +61,46 @@ fn observe(context: &Context) -> Result<Observation> {
 }
 
 fn apply(context: &Context) -> Result<()> {
-    let group = passwd::user(context, &context.facts.application.user)?.gid;
+    let User { uid, gid: group, .. } = passwd::user(context, &context.facts.application.user)?;
+    if let Some(folder) = missing_media_folder(context)? {
+        if let Some(parent) = folder.parent() {
+            durable::folder(parent)?;
+        }
+        durable::folder_with(&folder, 0o755, Some((uid, group)))?;
+    }
     let text = rendered(context)?;
     durable::write(&path(context), text.as_bytes(), MODE, Some((0, group)))?;
     // They read the file once, at their start.
     units::NAMES.into_iter().filter(|unit| systemd::is_active(unit)).try_for_each(systemd::try_restart)?;
     stamp::put(context, STAMP, text.as_bytes())
+}
+
+/// What is wrong with the language: with one that the application does not have, every page would be an error.
+fn unknown_locale(context: &Context) -> Result<Option<String>> {
+    let folder = context.path(&context.facts.application.root).join("config/locales");
+    let Some(locale) = context.settings()?.instance.locale.as_ref().filter(|_| folder.is_dir()) else {
+        return Ok(None);
+    };
+    if folder.join(format!("{locale}.yml")).is_file() {
+        return Ok(None);
+    }
+    let mut known = Vec::new();
+    for entry in fs_err::read_dir(&folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        known.extend(name.strip_suffix(".yml").filter(|name| !name.contains('.')).map(str::to_owned));
+    }
+    known.sort();
+    Ok(Some(format!(
+        "`instance.locale`: {} has no language `{locale}`; choose one of {}",
+        context.facts.tag,
+        known.join(", ")
+    )))
+}
+
+/// The folder that media shall be kept in, if it is not there. One that is there is the operator's, owner and mode included.
+fn missing_media_folder(context: &Context) -> Result<Option<PathBuf>> {
+    let folder = context.settings()?.media.path.as_ref().map(|path| context.path(path));
+    Ok(folder.filter(|folder| !folder.is_dir()))
 }
 
 fn path(context: &Context) -> PathBuf {
@@ -120,18 +162,17 @@ fn sections(facts: &ImageFacts, settings: &Settings, secrets: &Secrets) -> Vec<(
         ("VAPID_PRIVATE_KEY", secrets.vapid_private.expose().to_owned()),
         ("VAPID_PUBLIC_KEY", secrets.vapid_public.expose().to_owned()),
     ];
-    let mail = match &settings.mail {
-        Some(mail) => relay(mail),
-        None => vec![("SMTP_FROM_ADDRESS", format!("notifications@{}", settings.domain))],
-    };
-    vec![
+    let mut sections = vec![
         ("Service dependencies", services),
         ("Federation: part of every account's address, for ever", federation),
         ("Application secrets", keys),
         ("VAPID keys, which identify the instance to push services", push),
-        ("E-mail", mail),
-        ("Streaming", vec![("STREAMING_CLUSTER_NUM", "1".to_owned())]),
-    ]
+    ];
+    sections.extend(variables::sections(settings).into_iter().map(|section| {
+        let pairs = section.variables.into_iter().map(|variable| (variable.name, variable.value));
+        (section.title, pairs.collect())
+    }));
+    sections
 }
 
 fn database(facts: &ImageFacts, database: &Database) -> Pairs {
@@ -163,26 +204,8 @@ fn database(facts: &ImageFacts, database: &Database) -> Pairs {
     pairs
 }
 
-fn relay(mail: &Mail) -> Pairs {
-    let mut pairs = vec![("SMTP_SERVER", mail.relay.clone()), ("SMTP_PORT", mail.port.to_string())];
-    let method = if let (Some(login), Some(password)) = (&mail.login, &mail.password) {
-        pairs.push(("SMTP_LOGIN", login.clone()));
-        pairs.push(("SMTP_PASSWORD", password.expose().to_owned()));
-        "plain"
-    } else {
-        // Without a login the two keys must be absent: a blank login is still a login.
-        "none"
-    };
-    pairs.push(("SMTP_FROM_ADDRESS", mail.from.clone()));
-    pairs.push(("SMTP_AUTH_METHOD", method.to_owned()));
-    // STARTTLS cannot be switched off in v1.6.1, so a relay with a certificate of its own needs `none`.
-    let verify = match mail.verification() {
-        Verify::None => "none",
-        Verify::Peer => "peer",
-    };
-    pairs.push(("SMTP_OPENSSL_VERIFY_MODE", verify.to_owned()));
-    pairs
-}
+#[cfg(test)]
+mod round_trip;
 
 #[cfg(test)]
 mod tests {
@@ -191,19 +214,22 @@ mod tests {
     use crate::settings::{Secret, Settings};
     use crate::steps::secrets::Secrets;
 
-    fn rendered(settings: &str) -> String {
-        let (_guard, context) = scratch_context();
-        let settings =
-            Settings::parse("test", &format!("schema = 1\ndomain = \"v6don.example.net\"\n{settings}"))
-                .unwrap();
-        let secrets = Secrets {
+    pub(super) fn secrets() -> Secrets {
+        Secrets {
             paperclip: Secret::new("aa"),
             session: Secret::new("bb"),
             otp: Secret::new("cc"),
             vapid_private: Secret::new("dd-_="),
             vapid_public: Secret::new("ee-_="),
-        };
-        render(&context.facts, &settings, &secrets).unwrap()
+        }
+    }
+
+    fn rendered(settings: &str) -> String {
+        let (_guard, context) = scratch_context();
+        let settings =
+            Settings::parse("test", &format!("schema = 1\ndomain = \"v6don.example.net\"\n{settings}"))
+                .unwrap();
+        render(&context.facts, &settings, &secrets()).unwrap()
     }
 
     #[test]
@@ -275,5 +301,122 @@ mod tests {
         }
         let methods: Vec<&str> = text.lines().filter(|line| line.starts_with("SMTP_AUTH_METHOD")).collect();
         assert_eq!(methods, ["SMTP_AUTH_METHOD=login"]);
+    }
+
+    /// Everything that v1.6.1's sample knows beyond that; what means "yes" by being there is there only when yes is meant.
+    #[test]
+    fn every_key_of_the_sample_can_be_said() {
+        let names = |settings: &str| -> Vec<String> {
+            let text = rendered(settings);
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            lines.filter_map(|line| line.split_once('=')).map(|(name, _)| name.to_owned()).collect()
+        };
+        let everything = "[instance]\nweb-domain = \"a.example\"\nalternate-domains = [\"b.example\", \"c.example\"]\n\
+            single-user = true\nlocale = \"ja\"\nemail-domains-denied = [\"d.example\", \"e.example\"]\n\
+            email-domains-allowed = [\"f.example\"]\ncdn-host = \"https://g.example\"\nprepared-statements = false\n\
+            [streaming]\nworkers = 2\nbase-url = \"wss://h.example\"\n\
+            [mail]\nrelay = \"relay\"\nport = 465\nfrom = \"words@example.net\"\nlogin = \"me\"\npassword = \"p\"\n\
+            auth-method = \"cram_md5\"\nencryption = \"tls\"\nhelo = \"i.example\"\nca-file = \"/etc/ca.pem\"\n";
+        let s3 = "[media.s3]\nbucket = \"don\"\nregion = \"a\"\naccess-key-id = \"b\"\nsecret-access-key = \"c\"\n\
+            endpoint = \"https://d.example\"\nhostname = \"e.example:9000\"\nprotocol = \"http\"\nsignature-version = \"s3\"\n\
+            permission = \"bucket-owner-full-control\"\ncloudfront-host = \"f.example\"\n";
+        let swift = "[media.swift]\nusername = \"a\"\npassword = \"b\"\ntenant = \"c\"\ncontainer = \"d\"\n\
+            auth-url = \"https://a.example/v3\"\nobject-url = \"https://b.example\"\nregion = \"e\"\ndomain-name = \"f\"\n";
+        let folder = "[media]\npath = \"/srv/media\"\nurl = \"/media\"\n";
+        let text = rendered(&format!("{everything}{s3}"));
+        insta::assert_snapshot!(text.split_once("# Other names of the instance\n").unwrap().1, @"
+        WEB_DOMAIN=a.example
+        ALTERNATE_DOMAINS=b.example,c.example
+        CDN_HOST=https://g.example
+
+        # Registrations and language
+        SINGLE_USER_MODE=true
+        EMAIL_DOMAIN_BLACKLIST='d.example|e.example'
+        EMAIL_DOMAIN_WHITELIST=f.example
+        DEFAULT_LOCALE=ja
+
+        # E-mail
+        SMTP_SERVER=relay
+        SMTP_PORT=465
+        SMTP_LOGIN=me
+        SMTP_PASSWORD=p
+        SMTP_FROM_ADDRESS=words@example.net
+        SMTP_DOMAIN=i.example
+        SMTP_AUTH_METHOD=cram_md5
+        SMTP_CA_FILE=/etc/ca.pem
+        SMTP_OPENSSL_VERIFY_MODE=peer
+        SMTP_TLS=true
+
+        # Media
+        S3_ENABLED=true
+        S3_BUCKET=don
+        AWS_ACCESS_KEY_ID=b
+        AWS_SECRET_ACCESS_KEY=c
+        S3_REGION=a
+        S3_PROTOCOL=http
+        S3_HOSTNAME=e.example:9000
+        S3_ENDPOINT=https://d.example
+        S3_SIGNATURE_VERSION=s3
+        S3_PERMISSION=bucket-owner-full-control
+        S3_CLOUDFRONT_HOST=f.example
+
+        # Streaming
+        STREAMING_API_BASE_URL=wss://h.example
+        STREAMING_CLUSTER_NUM=2
+
+        # Advanced
+        PREPARED_STATEMENTS=false
+        ");
+        let stores = [rendered(swift), rendered(folder)]
+            .map(|text| text.split_once("# Media\n").unwrap().1.to_owned());
+        insta::assert_snapshot!(stores.concat(), @"
+        SWIFT_ENABLED=true
+        SWIFT_USERNAME=a
+        SWIFT_TENANT=c
+        SWIFT_PASSWORD=b
+        SWIFT_AUTH_URL=https://a.example/v3
+        SWIFT_CONTAINER=d
+        SWIFT_OBJECT_URL=https://b.example
+        SWIFT_REGION=e
+        SWIFT_DOMAIN_NAME=f
+        SWIFT_CACHE_TTL=60
+
+        # Streaming
+        STREAMING_CLUSTER_NUM=1
+        PAPERCLIP_ROOT_PATH=/srv/media
+        PAPERCLIP_ROOT_URL=/media
+
+        # Streaming
+        STREAMING_CLUSTER_NUM=1
+        ");
+        // The sample's keys, by what a plain configuration lacks.
+        let plain = names("");
+        for name in [
+            "SINGLE_USER_MODE",
+            "SMTP_TLS",
+            "SMTP_LOGIN",
+            "S3_ENABLED",
+            "SWIFT_ENABLED",
+            "PREPARED_STATEMENTS",
+        ] {
+            assert!(!plain.iter().any(|found| found == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_language_that_the_application_does_not_have_is_named() {
+        let (_guard, mut context) = scratch_context();
+        let text = "schema = 1\ndomain = \"a.example\"\n[instance]\nlocale = \"tlh\"\n";
+        context.settings = Some(Settings::parse("test", text).unwrap());
+        assert_eq!(super::unknown_locale(&context).unwrap(), None, "the stand-in has no languages at all");
+        let folder = context.path("/home/mastodon/live/config/locales");
+        fs_err::create_dir_all(&folder).unwrap();
+        for name in ["ja.yml", "en.yml", "doorkeeper.ja.yml"] {
+            fs_err::write(folder.join(name), "").unwrap();
+        }
+        let problem = super::unknown_locale(&context).unwrap().unwrap();
+        insta::assert_snapshot!(problem, @"`instance.locale`: v1.6.1 has no language `tlh`; choose one of en, ja");
+        fs_err::write(folder.join("tlh.yml"), "").unwrap();
+        assert_eq!(super::unknown_locale(&context).unwrap(), None);
     }
 }

@@ -259,7 +259,14 @@ fn holds(context: &Context, guest: &str, wanted: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::major;
+    use super::{CONF, major};
+    use crate::settings::checks::application::CONNECTIONS;
+
+    /// Validation counts on as many connections as there are.
+    #[test]
+    fn the_server_takes_the_connections_that_validation_hands_out() {
+        assert!(CONF.contains(&format!("\nmax_connections = {CONNECTIONS}\n")), "{CONF}");
+    }
 
     #[test]
     fn versions_are_as_in_the_data_folder() {

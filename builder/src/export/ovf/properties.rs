@@ -52,7 +52,7 @@ fn property(xml: &mut Xml, field: &Field) {
 fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Flag => "boolean",
-        Kind::Port => "uint16",
+        Kind::Port | Kind::Number(..) => "uint16",
         Kind::Text(_)
         | Kind::Password(_)
         | Kind::Pem(_)
@@ -76,6 +76,6 @@ fn qualifiers(field: &Field) -> Option<String> {
             let empty = if field.default.is_none() { "\"\"," } else { "" };
             Some(format!("ValueMap{{{empty}\"{}\"}}", words.join("\",\"")))
         }
-        Kind::Flag | Kind::Port => None,
+        Kind::Flag | Kind::Port | Kind::Number(..) => None,
     }
 }

@@ -1,6 +1,9 @@
 //! The table itself, in the order in which a form asks.
 
+mod application;
+
 use super::{Field, Kind};
+use application::APPLICATION;
 
 const INSTANCE: &str = "Instance";
 const NETWORK: &str = "Network";
@@ -10,7 +13,18 @@ const MAIL: &str = "Mail";
 const ACCESS: &str = "Access";
 
 /// Every setting but `schema`.
-pub const FIELDS: &[Field] = &[
+pub const FIELDS: &[Field] = &{
+    let mut all = [MACHINE[0]; MACHINE.len() + APPLICATION.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = if at < MACHINE.len() { MACHINE[at] } else { APPLICATION[at - MACHINE.len()] };
+        at += 1;
+    }
+    all
+};
+
+/// The machine and what it serves.
+const MACHINE: &[Field] = &[
     Field {
         path: "domain",
         kind: Kind::Text(253),
@@ -57,7 +71,7 @@ pub const FIELDS: &[Field] = &[
         description: "Lines for .env.production: NAME=value, several of them between semicolons. Not shown, because any of them may be a \
                       password.",
         default: None,
-        example: "DEFAULT_LOCALE=ja; SINGLE_USER_MODE=true",
+        example: "RAILS_LOG_LEVEL=warn; MAX_SESSION_ACTIVATIONS=5",
     },
     Field {
         path: "network.interface",
@@ -148,6 +162,15 @@ pub const FIELDS: &[Field] = &[
         description: "The address families that ports 80 and 443 answer on.",
         default: Some("ipv6"),
         example: "dual",
+    },
+    Field {
+        path: "web.max-body-mib",
+        kind: Kind::Number(0, 65535),
+        category: WEB,
+        label: "Longest request in MiB",
+        description: "Of uploads, most of all; 0: any, Mastodon has limits of its own.",
+        default: Some("0"),
+        example: "80",
     },
     Field {
         path: "tls.mode",
@@ -372,6 +395,24 @@ pub const FIELDS: &[Field] = &[
         example: "hunter2",
     },
     Field {
+        path: "mail.auth-method",
+        kind: Kind::Choice(&["plain", "login", "cram_md5", "none"]),
+        category: MAIL,
+        label: "Mail relay: way to log in",
+        description: "When empty plain with a login, none without.",
+        default: None,
+        example: "cram_md5",
+    },
+    Field {
+        path: "mail.encryption",
+        kind: Kind::Choice(&["starttls", "tls"]),
+        category: MAIL,
+        label: "Mail relay: encryption",
+        description: "starttls: when the relay offers it; tls: from the first byte on, usual on port 465.",
+        default: Some("starttls"),
+        example: "tls",
+    },
+    Field {
         path: "mail.verify",
         kind: Kind::Choice(&["none", "peer"]),
         category: MAIL,
@@ -379,6 +420,24 @@ pub const FIELDS: &[Field] = &[
         description: "peer: must be valid; none: any will do. When empty it must be valid if there is a login.",
         default: None,
         example: "none",
+    },
+    Field {
+        path: "mail.ca-file",
+        kind: Kind::Text(2048),
+        category: MAIL,
+        label: "Mail relay: file with certificate authorities",
+        description: "PEM, in the machine, for a relay whose certificate no public authority has signed. The system's when empty.",
+        default: None,
+        example: "/etc/ssl/certs/relay.pem",
+    },
+    Field {
+        path: "mail.helo",
+        kind: Kind::Text(253),
+        category: MAIL,
+        label: "Mail relay: own name",
+        description: "What the instance calls itself towards the relay. The domain when empty.",
+        default: None,
+        example: "sns-v6.example.net",
     },
     Field {
         path: "ssh.authorized-keys",
