@@ -34,7 +34,7 @@ fn observe(context: &Context) -> Result<Observation> {
     match settings.tls.mode {
         TlsMode::Acme => authority::observe(context),
         TlsMode::Manual => manual::observe(context),
-        TlsMode::Selfsigned => Ok(match store::load(context, settings.domain.as_str()) {
+        TlsMode::Selfsigned => Ok(match store::load(context, settings.site().as_str()) {
             Ok(pair) if pair.source == store::SELF_SIGNED => Observation::Done,
             _ => Observation::Todo("the settings want a certificate of our own".to_owned()),
         }),

@@ -39,6 +39,9 @@ const REDIRECT: &str = include_str!("../../templates/mstdn-redirect.conf");
 /// Whom to believe when port 80 serves the instance.
 const OFFLOAD: &str = include_str!("../../templates/mstdn-offload.conf");
 
+/// Where the operator's own directives for the site lie, as `*.conf`; they belong into its server block.
+pub const SNIPPETS: &str = "/etc/nginx/mstdn.d";
+
 /// The site that nginx has taken last, where no certificate shows it.
 const STAMP: &str = "nginx";
 
@@ -74,7 +77,7 @@ fn observe(context: &Context) -> Result<Observation> {
             Err(error) => todo(format!("{error:#}")),
         };
     };
-    match probe::served(loopback(settings.web.listen, 443), settings.domain.as_str()) {
+    match probe::served(loopback(settings.web.listen, 443), settings.site().as_str()) {
         Ok(leaf) if leaf == pair.certificate.der => Ok(Observation::Done),
         Ok(_) => todo("nginx serves another certificate than the one in force".to_owned()),
         Err(error) => todo(format!("{error:#}")),
@@ -89,6 +92,7 @@ fn apply(context: &Context) -> Result<()> {
         install_self_signed(context)?;
     }
     durable::folder(&context.path(WEBROOT))?;
+    durable::folder(&context.path(SNIPPETS))?;
     let site = render(&context.facts, settings, speaks_tls13()?);
     put_site(context, &site)?;
     guard::enable(context, unit)?;
@@ -112,7 +116,7 @@ fn take_site(context: &Context, site: &str) -> Result<()> {
 /// Whether nginx answers on port 80 at all; whether the instance behind it is well is for the step `units` to see.
 fn answers(settings: &Settings) -> Result<()> {
     let address = loopback(settings.web.listen, 80);
-    http::get(address, settings.domain.as_str(), "/", Duration::from_secs(10)).map(drop)
+    http::get(address, settings.site().as_str(), "/", Duration::from_secs(10)).map(drop)
 }
 
 fn start_or_reload(unit: &str) -> Result<()> {
@@ -121,7 +125,7 @@ fn start_or_reload(unit: &str) -> Result<()> {
 
 /// Makes a certificate of our own and puts it in force.
 pub fn install_self_signed(context: &Context) -> Result<()> {
-    let domain = context.settings()?.domain.as_str();
+    let domain = context.settings()?.site().as_str();
     let now = sane_now(context)?;
     let (chain, key) = selfsigned::make(domain, now - DAY, now + 365 * DAY)?;
     store::install(context, domain, &chain, &key, store::SELF_SIGNED)
@@ -132,10 +136,10 @@ pub fn take(context: &Context) -> Result<()> {
     let settings = context.settings()?;
     let unit = &context.facts.nginx.unit;
     start_or_reload(unit)?;
-    let wanted = store::load(context, settings.domain.as_str())?.certificate.der;
+    let wanted = store::load(context, settings.site().as_str())?.certificate.der;
     let start = Instant::now();
     loop {
-        match probe::served(loopback(settings.web.listen, 443), settings.domain.as_str()) {
+        match probe::served(loopback(settings.web.listen, 443), settings.site().as_str()) {
             Ok(leaf) if leaf == wanted => return Ok(()),
             result if start.elapsed() > START => {
                 let cause = result
@@ -159,7 +163,7 @@ pub fn loopback(listen: Listen, port: u16) -> SocketAddr {
 /// The pair in force, if nginx can serve it. One from an authority serves even when it has run out, since what it has been
 /// replaced with by then is no better; the step `certificate` renews it.
 fn usable_pair(context: &Context) -> Result<store::Pair> {
-    let pair = store::load(context, context.settings()?.domain.as_str())?;
+    let pair = store::load(context, context.settings()?.site().as_str())?;
     let now = sane_now(context)?;
     if pair.certificate.is_self_signed
         && (!pair.certificate.is_valid_at(now) || pair.certificate.is_due_at(now))
@@ -223,7 +227,7 @@ fn is_tls13_known(said: &str) -> bool {
 }
 
 fn render(facts: &ImageFacts, settings: &Settings, tls13: bool) -> String {
-    let (domain, listen) = (settings.domain.as_str(), settings.web.listen);
+    let (domain, listen) = (settings.site().as_str(), settings.web.listen);
     let protocols = if tls13 { "TLSv1.2 TLSv1.3" } else { "TLSv1.2" };
     // The protocol of a socket is settled before the name is known, so the default server needs the same lines.
     let tls = [
@@ -261,13 +265,40 @@ fn render(facts: &ImageFacts, settings: &Settings, tls13: bool) -> String {
             .replace("{{tls}}", &tls)
             .replace("{{scheme}}", "https")
     };
+    let limit = match settings.web.max_body_mib {
+        0 => "0".to_owned(),
+        mebibytes => format!("{mebibytes}m"),
+    };
     text.replace("{{hash}}", hash)
+        .replace("{{limit}}", &limit)
+        .replace("{{media}}", &media(settings))
+        .replace("{{snippets}}", SNIPPETS)
         .replace("{{http-default}}", &listens(listen, 80, " default_server", true))
         .replace("{{http}}", &listens(listen, 80, "", false))
         .replace("{{webroot}}", WEBROOT)
         .replace("{{public}}", &public)
         .replace("{{domain}}", domain)
 }
+
+/// The location of media that is not kept below the application; nothing when somebody else serves it.
+fn media(settings: &Settings) -> String {
+    let media = &settings.media;
+    let url = media.url.as_deref().unwrap_or("/system");
+    match &media.path {
+        Some(path) if url.starts_with('/') => MEDIA.replace("{{url}}", url).replace("{{path}}", path),
+        _ => String::new(),
+    }
+}
+
+/// Before all expressions, whose folders are the application's own.
+const MEDIA: &str = "\
+    location ^~ {{url}}/ {
+        alias {{path}}/;
+        add_header Cache-Control \"public, max-age=31536000, immutable\";
+        add_header Strict-Transport-Security \"max-age=31536000\" always;
+    }
+
+";
 
 /// Behind a load balancer, which asks by address whether the instance is well.
 const HEALTH: &str = "location = /health {
@@ -296,6 +327,9 @@ fn listens(listen: Listen, port: u16, words: &str, is_default: bool) -> String {
         Listen::Ipv4 => ipv4,
     }
 }
+
+#[cfg(test)]
+mod accepted;
 
 #[cfg(test)]
 mod tests {

@@ -27,7 +27,7 @@ enum Need {
 fn need(context: &Context, now: &Moment) -> Result<Need> {
     let settings = context.settings()?;
     let directory = settings.acme.directory.url();
-    Ok(match store::load(context, settings.domain.as_str()) {
+    Ok(match store::load(context, settings.site().as_str()) {
         Ok(pair) if pair.source != directory => Need::Order(format!("no certificate from `{directory}` yet")),
         Ok(pair) if now.wall < pair.certificate.not_before => Need::Time(format!(
             "for the time: the clock is behind, because it says {} and the certificate is valid from {}; set the hypervisor's \
@@ -53,7 +53,7 @@ pub(super) fn observe(context: &Context) -> Result<Observation> {
             None => Observation::Todo(reason),
         },
         Need::Nothing => {
-            let pair = store::load(context, context.settings()?.domain.as_str())?;
+            let pair = store::load(context, context.settings()?.site().as_str())?;
             if renewal::is_question_due(&folder(context), &pair.certificate, &now) {
                 Observation::Todo("ask the authority when it wants the certificate renewed".to_owned())
             } else {
@@ -67,7 +67,7 @@ pub(super) fn observe(context: &Context) -> Result<Observation> {
 pub(super) fn apply(context: &Context) -> Result<()> {
     let settings = context.settings()?;
     let now = Moment::now(&context.root)?;
-    let (folder, domain) = (folder(context), settings.domain.as_str());
+    let (folder, domain) = (folder(context), settings.site().as_str());
     durable::private_folder(&folder)?;
     let directory = settings.acme.directory.url();
     let in_force = store::load(context, domain).ok().filter(|pair| pair.source == directory);
@@ -103,7 +103,7 @@ fn plan(context: &Context) -> Result<Plan> {
 /// What serves while something else is waited for, when that is a certificate of the authority.
 fn meanwhile(context: &Context, now: &Moment) -> String {
     let Ok(settings) = context.settings() else { return String::new() };
-    match store::load(context, settings.domain.as_str()) {
+    match store::load(context, settings.site().as_str()) {
         Ok(pair) if pair.certificate.is_self_signed => String::new(),
         Ok(pair) if pair.certificate.is_valid_at(now.wall) => {
             format!("; the certificate in force serves until {}", minute(pair.certificate.not_after))
@@ -121,7 +121,7 @@ pub(crate) fn forget_failures(context: &Context) -> Result<()> {
     let settings = context.settings()?;
     let folder = folder(context);
     let now = Moment::now(&context.root)?;
-    let attempts = Attempts::read(&folder, &wish(settings.domain.as_str(), settings.acme.directory.url()));
+    let attempts = Attempts::read(&folder, &wish(settings.site().as_str(), settings.acme.directory.url()));
     match attempts.and_then(|attempts| attempts.forgiven(&now)) {
         Some(attempts) => attempts.write(&folder),
         None => Attempts::remove(&folder),

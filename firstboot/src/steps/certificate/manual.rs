@@ -129,7 +129,7 @@ fn checked(given: &Given, domain: &str, now: i64) -> Result<Certificate, String>
 
 /// See [`crate::engine::Step::observe`].
 pub(super) fn observe(context: &Context) -> Result<Observation> {
-    let domain = context.settings()?.domain.as_str();
+    let domain = context.settings()?.site().as_str();
     let now = now()?;
     let in_force = store::load(context, domain).ok().filter(|pair| pair.source == store::MANUAL);
     let (given, leaf) =
@@ -168,7 +168,7 @@ pub(super) fn observe(context: &Context) -> Result<Observation> {
 
 /// See [`crate::engine::Step::apply`].
 pub(super) fn apply(context: &Context) -> Result<()> {
-    let domain = context.settings()?.domain.as_str();
+    let domain = context.settings()?.site().as_str();
     let given = given(context).map_err(|error| anyhow!(error))?;
     checked(&given, domain, now()?).map_err(|error| anyhow!(error))?;
     store::install(context, domain, &given.chain, &given.key, store::MANUAL)?;

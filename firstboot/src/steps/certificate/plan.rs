@@ -84,7 +84,7 @@ impl Plan {
             folder: folder(context),
             webroot: context.path(nginx::WEBROOT),
             server: nginx::loopback(settings.web.listen, 80),
-            domain: settings.domain.to_string(),
+            domain: settings.site().to_string(),
             directory: settings.acme.directory.url().to_owned(),
             rehearsal: settings.acme.directory.rehearsal().map(str::to_owned),
             ca: settings.acme.ca.clone(),
