@@ -71,7 +71,7 @@ fn apply(context: &Context) -> Result<()> {
     let text = rendered(context)?;
     durable::write(&path(context), text.as_bytes(), MODE, Some((0, group)))?;
     // They read the file once, at their start.
-    units::NAMES.into_iter().filter(|unit| systemd::is_active(unit)).try_for_each(systemd::try_restart)?;
+    units::ALL.into_iter().filter(|unit| systemd::is_active(unit)).try_for_each(systemd::try_restart)?;
     stamp::put(context, STAMP, text.as_bytes())
 }
 

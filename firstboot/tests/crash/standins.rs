@@ -71,7 +71,10 @@ pub fn run(name: &str, args: &[String]) -> Result<u8> {
             }
             true
         }
-        ("systemctl", ["disable", unit]) => fs::remove_file(Path::new(WANTS).join(unit)).map(|()| true)?,
+        ("systemctl", ["disable", unit]) => {
+            fs::remove_file(Path::new(WANTS).join(unit)).ok();
+            true
+        }
         ("systemctl", ["start", unit]) => start(unit).map(|()| true)?,
         ("systemctl", ["stop", unit]) => stop(unit).map(|()| true)?,
         ("systemctl", [verb @ ("restart" | "try-restart"), unit]) => {
@@ -217,6 +220,9 @@ fn stop(unit: &str) -> Result<()> {
     Ok(())
 }
 
+/// What Sidekiq says of itself.
+const INFO: &str = r#"{"queues":["default","mailers","pull","push"],"concurrency":10}"#;
+
 /// Mastodon's services. Arguments: a port and the status of every answer; port 0 is Sidekiq.
 pub fn serve(args: &[String]) -> Result<u8> {
     let [port, status] = args else { bail!("two arguments") };
@@ -225,7 +231,8 @@ pub fn serve(args: &[String]) -> Result<u8> {
             let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs_f64();
             if let Ok(mut redis) = TcpStream::connect("127.0.0.1:6379") {
                 redis.write_all(
-                    format!("SADD processes crash:1\r\nHSET crash:1 beat {now}\r\nQUIT\r\n").as_bytes(),
+                    format!("SADD processes crash:1\r\nHSET crash:1 beat {now} info '{INFO}'\r\nQUIT\r\n")
+                        .as_bytes(),
                 )?;
                 redis.read_to_string(&mut String::new())?;
                 fs::write("/run/units/beats", "")?;
