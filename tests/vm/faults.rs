@@ -122,9 +122,10 @@ pub fn duplicate_address(site: &mut Site) -> Result<()> {
         step: "network",
         words: &["duplicate address", "2001:db8:fc89:100::101"],
         cause: |site| {
-            // Addresses are checked when the link comes up.
+            // Addresses are checked when the link comes up, unless it was away for a moment only.
             site.machine()?.set_link(false)?;
             site.lab()?.occupy_address(true)?;
+            std::thread::sleep(Duration::from_secs(10));
             site.machine()?.set_link(true)
         },
         meanwhile: None,
@@ -217,7 +218,11 @@ pub fn certificate(site: &mut Site) -> Result<()> {
             words: &["2001:db8:fc89:100::999"],
             cause: |site| {
                 site.lab()?.zone().set_aaaa(DOMAIN, NOBODY)?;
-                guest(site, "rm -r /etc/letsencrypt/live/v6don.lab.test && appliance retry")
+                // Also what it would put in force again without asking anybody.
+                guest(
+                    site,
+                    "cd /etc/letsencrypt && rm -r live/v6don.lab.test archive/v6don.lab.test && appliance retry",
+                )
             },
             meanwhile: Some(serves),
             heal,
