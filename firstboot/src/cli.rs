@@ -104,7 +104,10 @@ impl Cli {
             Verb::Observe { root, step } => observe(root, step),
             Verb::Status { json } => show_status(root, *json),
             Verb::Diagnose => print(&diagnosis::report(root)),
-            Verb::Retry => retry(),
+            Verb::Retry => {
+                network::forgive(root)?;
+                retry()
+            }
             Verb::Identity { answer } => {
                 clone::reply(root, *answer)?;
                 retry()
@@ -159,7 +162,6 @@ fn show_status(root: &Path, json: bool) -> Result<()> {
 /// yet. Nothing here waits for the pass to end.
 fn retry() -> Result<()> {
     channels::look_again(Path::new(ROOT))?;
-    network::forgive(Path::new(ROOT))?;
     if systemd::has_main_process(UNIT) {
         // Not only its main process was started by the unit: the signal is for that one alone.
         Run::new("systemctl", &["kill", "--signal=USR1", "--kill-who=main", UNIT]).text()?;

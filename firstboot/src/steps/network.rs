@@ -100,7 +100,11 @@ impl Situation {
             let profile = Profile::new(context, &good.network, &good.interface);
             (good, profile)
         });
-        let former = former.filter(|(_, profile)| profile.content != wanted_profile.content);
+        // There is no way back to an interface that is gone.
+        let former = former.filter(|(good, profile)| {
+            profile.content != wanted_profile.content
+                && context.path(&format!("/sys/class/net/{}", good.interface)).exists()
+        });
         let is_refused = former.is_some() && record.refusal(&wanted_profile.hash()).is_some();
         let wanted = Wish { network, interface };
         Ok(Ok(Situation { record, wanted, wanted_profile, former, is_refused }))
@@ -161,9 +165,11 @@ fn apply(context: &Context) -> Result<()> {
         Next::RollBack(lack) => {
             let Some((good, profile)) = &situation.former else { return Ok(()) };
             let changes = trial::changes(good, &situation.wanted.network, &situation.wanted.interface);
-            let refused = Some(Refused { hash: situation.wanted_profile.hash(), changes, lack });
+            let now = Moment::now(&context.root)?;
+            let (hash, boot) = (situation.wanted_profile.hash(), now.boot.clone());
+            let refused = Some(Refused { hash, boot, changes, lack });
             // First, so that a cut from here on ends with the former settings too.
-            let activated = Some(Moment::now(&context.root)?);
+            let activated = Some(now);
             Record { refused, trial: None, activated, ..situation.record.clone() }.write(&context.root)?;
             put(context, profile)
         }
@@ -205,6 +211,8 @@ fn next(context: &Context, situation: &Situation) -> Result<Next> {
             Some((age, lack(context, good, &wish, unplugged, is_in_force)?))
         }
     };
+    // What lacks nothing of what there was is kept, even if more is wished for: a trial must come to its end.
+    let has_passed = matches!(trial, Some((Some(age), None)) if age >= trial::PATIENCE);
     let Some(decision) = decide(trial, is_in_force) else {
         let seen = look(context, &wish)?;
         // NetworkManager gives an address up that another machine had, and never asks again whether it still does.
@@ -215,7 +223,7 @@ fn next(context: &Context, situation: &Situation) -> Result<Next> {
             )));
         }
         let judged = seen::judge(&wish.network, listen, &wish.interface, &seen);
-        let is_news = judged == Observation::Done
+        let is_news = (judged == Observation::Done || has_passed)
             && !situation.is_refused
             && !is_remembered(&situation.record, &wish, &seen);
         return Ok(if is_news { Next::Remember } else { Next::Observe(judged) });

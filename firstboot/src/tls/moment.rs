@@ -26,10 +26,9 @@ pub struct Moment {
 impl Moment {
     /// Now, on the machine whose file system has this root.
     pub fn now(root: &Path) -> anyhow::Result<Moment> {
-        let boot = root.join("proc/sys/kernel/random/boot_id");
         Ok(Moment {
             wall: certificate::now()?,
-            boot: fs_err::read_to_string(boot).unwrap_or_default().trim().to_owned(),
+            boot: boot(root),
             uptime: rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec,
         })
     }
@@ -46,6 +45,12 @@ impl Moment {
     pub fn since(&self, earlier: &Moment) -> i64 {
         if self.boot == earlier.boot { self.uptime - earlier.uptime } else { self.wall - earlier.wall }
     }
+}
+
+/// The kernel's name for this boot.
+pub fn boot(root: &Path) -> String {
+    let text = fs_err::read_to_string(root.join("proc/sys/kernel/random/boot_id")).unwrap_or_default();
+    text.trim().to_owned()
 }
 
 /// A time of day as the operator reads it.

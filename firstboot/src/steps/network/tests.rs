@@ -6,7 +6,7 @@ use crate::context::Context;
 use crate::context::tests::scratch_context;
 use crate::engine::Observation;
 use crate::settings::Settings;
-use crate::tls::moment::Moment;
+use crate::tls::moment::{self, Moment};
 
 fn settings(network: &str) -> Settings {
     Settings::parse("test", &format!("schema = 1\ndomain = \"a.example\"\n{network}")).unwrap()
@@ -84,6 +84,7 @@ fn refused_settings_stay_refused_until_they_change_or_the_operator_asks() {
     let hash = tried.wanted_profile.hash();
     let refused = Refused {
         hash: hash.clone(),
+        boot: moment::boot(&context.root),
         changes: super::trial::changes(&tried.former.as_ref().unwrap().0, &tried.wanted.network, "ens160"),
         lack: "no answer on `ens160` from the gateway `192.0.2.99`".to_owned(),
     };
@@ -106,12 +107,34 @@ fn refused_settings_stay_refused_until_they_change_or_the_operator_asks() {
 }
 
 #[test]
+fn there_is_no_way_back_to_an_interface_that_is_gone_nor_from_another_boot() {
+    let (_guard, mut context) = machine();
+    context.settings = Some(settings(AFTER));
+    let tried = situation(&context);
+    let refused = Refused {
+        hash: tried.wanted_profile.hash(),
+        boot: "another".to_owned(),
+        changes: Vec::new(),
+        lack: "no route".to_owned(),
+    };
+    Record { refused: Some(refused), ..tried.record }.write(&context.root).unwrap();
+    assert!(!situation(&context).is_refused, "the machine may be elsewhere now");
+
+    let folder = context.path("/sys/class/net");
+    fs_err::rename(folder.join("ens160"), folder.join("ens192")).unwrap();
+    let moved = situation(&context);
+    assert_eq!(moved.wanted.interface, "ens192");
+    assert!(moved.former.is_none());
+}
+
+#[test]
 fn the_operator_reads_what_was_refused_why_and_what_to_do() {
     let (_guard, mut context) = machine();
     context.settings = Some(settings(AFTER));
     let hash = situation(&context).wanted_profile.hash();
     let refused = Refused {
         hash,
+        boot: moment::boot(&context.root),
         changes: vec!["network.ipv4.gateway = \"192.0.2.99\"".to_owned()],
         lack: "no answer on `ens160` from the gateway `192.0.2.99`".to_owned(),
     };

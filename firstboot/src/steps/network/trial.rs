@@ -1,8 +1,8 @@
 //! New settings are on trial until they have been seen to work; if they do not, the last ones that did come back.
 //!
 //! What is remembered is one file, so every change of it is one commit point, and it is on the disk before the profile that it speaks
-//! of. Settings that were refused are not tried again until they change or the operator asks: without that, the machine would come and
-//! go by turns.
+//! of. Settings that were refused are not tried again in this boot until they change or the operator asks: without that, the machine
+//! would come and go by turns.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::seen::Seen;
 use crate::durable;
 use crate::settings::Network;
-use crate::tls::moment::Moment;
+use crate::tls::moment::{self, Moment};
 
 /// How long new settings have from their activation, in seconds.
 pub(super) const PATIENCE: i64 = 60;
@@ -69,6 +69,9 @@ pub(super) struct Trial {
 pub(super) struct Refused {
     /// Its hash.
     pub(super) hash: String,
+    /// The boot in which it was tried: in another one the machine may be elsewhere.
+    #[serde(default)]
+    pub(super) boot: String,
     /// The settings in which it differed from those that worked.
     pub(super) changes: Vec<String>,
     /// What was missing.
@@ -79,7 +82,10 @@ impl Record {
     /// What is remembered; nothing when the file is missing or not of this version.
     pub(super) fn read(root: &Path) -> Record {
         let text = fs::read_to_string(path(root)).unwrap_or_default();
-        serde_json::from_str(&text).unwrap_or_default()
+        let mut record: Record = serde_json::from_str(&text).unwrap_or_default();
+        let boot = moment::boot(root);
+        record.refused = record.refused.filter(|refused| refused.boot == boot);
+        record
     }
 
     /// Remembers it.
