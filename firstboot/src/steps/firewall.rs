@@ -70,26 +70,25 @@ fn judge(wanted: bool, seen: Seen) -> Observation {
     if wanted && (seen.rules, seen.services) != (Extent::All, Extent::All) {
         return Observation::Todo("switch the firewall on".to_owned());
     }
-    if !wanted && (seen.rules, seen.services) != (Extent::None, Extent::None) {
+    // A service that loads other rules than the image's is the operator's.
+    if !wanted && seen.rules != Extent::None {
         return Observation::Todo("switch the firewall off".to_owned());
     }
     Observation::Done
 }
 
 fn apply(context: &Context) -> Result<()> {
-    if let Some(settings) = &context.settings {
-        let seen = look(context)?;
-        if settings.firewall {
-            switch_on(context, seen)?;
-        } else {
-            switch_off(context, seen)?;
-        }
-    }
-    // Last: a service that stops takes every rule with it.
+    let switched = match &context.settings {
+        None => Ok(()),
+        Some(settings) => look(context).and_then(|seen| {
+            if settings.firewall { switch_on(context, seen) } else { switch_off(context, seen) }
+        }),
+    };
+    // Last, and whatever came of that: a service that stops takes every rule with it.
     if !is_walled(context)? {
         wall(context)?;
     }
-    Ok(())
+    switched
 }
 
 fn switch_on(context: &Context, seen: Seen) -> Result<()> {
@@ -110,12 +109,11 @@ fn switch_on(context: &Context, seen: Seen) -> Result<()> {
 }
 
 fn switch_off(context: &Context, seen: Seen) -> Result<()> {
-    if (seen.rules, seen.services) == (Extent::None, Extent::None) {
+    if seen.rules == Extent::None {
         return Ok(());
     }
     for unit in units(context) {
         systemd::disable(unit)?;
-        systemd::stop(unit)?;
     }
     if look(context)?.rules != Extent::None {
         match context.facts.system.firewall {

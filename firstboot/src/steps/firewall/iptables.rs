@@ -55,11 +55,11 @@ pub(super) fn clear(context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// The rule of the wall; the image's files have the same ones.
+/// The rule of the wall; the image's files have the same ones. DNS passes: some clouds have their resolver at that address.
 fn rule(family: &Family, uid: &str) -> Vec<String> {
-    ["-d", family.metadata, "-m", "owner", "--uid-owner", uid, "-j", "REJECT", "--reject-with", family.reject]
-        .map(str::to_owned)
-        .to_vec()
+    let whom = ["-d", family.metadata, "-p", "tcp", "-m", "owner", "--uid-owner", uid];
+    let but = ["-m", "tcp", "!", "--dport", "53", "-j", "REJECT", "--reject-with", family.reject];
+    whom.into_iter().chain(but).map(str::to_owned).collect()
 }
 
 /// The rules as they stand in the image's files: for IPv4 and for IPv6.

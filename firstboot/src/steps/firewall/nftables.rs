@@ -10,11 +10,15 @@ pub(super) const TABLE: &str = "table inet appliance";
 /// The table of the wall. Separate, so that it outlives a firewall that is off.
 const WALL: &str = "table inet appliance_metadata";
 
-/// The wall's rules; the image's file has the same ones.
+/// The wall's rules; the image's file has the same ones. DNS passes: some clouds have their resolver at that address.
 pub(super) fn rules(uid: u32) -> [String; 2] {
     [
-        format!("meta skuid {uid} ip daddr 169.254.169.254 reject with icmp admin-prohibited"),
-        format!("meta skuid {uid} ip6 daddr fd00:ec2::254 reject with icmpv6 admin-prohibited"),
+        format!(
+            "meta skuid {uid} ip daddr 169.254.169.254 tcp dport != 53 reject with icmp admin-prohibited"
+        ),
+        format!(
+            "meta skuid {uid} ip6 daddr fd00:ec2::254 tcp dport != 53 reject with icmpv6 admin-prohibited"
+        ),
     ]
 }
 

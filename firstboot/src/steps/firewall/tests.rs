@@ -24,7 +24,7 @@ fn the_switch_goes_by_what_the_kernel_has() {
         (false, None, None, true),
         (false, Some, None, false),
         (false, All, None, false),
-        (false, None, Some, false),
+        (false, None, Some, true),
     ] {
         let seen = Seen { rules, services };
         assert_eq!(judge(wanted, seen) == Observation::Done, is_done, "{wanted} {seen:?}");
@@ -115,7 +115,9 @@ fn iptables_walls_the_application_off() {
     let script = format!(
         "rules=$(cat)\niptables-restore --test <<<\"${{rules%%\\%\\%\\%*}}\"\niptables-restore <<<\"${{rules%%\\%\\%\\%*}}\"\n\
          ip6tables-restore --test <<<\"${{rules##*\\%\\%\\%}}\"\nip6tables-restore <<<\"${{rules##*\\%\\%\\%}}\"\n\
-         iptables -w -S INPUT >&2{REACH}iptables -w -S INPUT"
+         {REACH}iptables -w -S INPUT\n\
+         rule='{}'\niptables -w -C $rule\niptables -w -D $rule\n! iptables -w -C $rule 2>/dev/null\niptables -w -I $rule\niptables -w -C $rule",
+        iptables::rules(UID)[0].trim_start_matches("-A ")
     );
     if let Some(said) = alone("iptables-restore", &script, &both) {
         let rules = said.strip_prefix(REACHED).unwrap_or_else(|| panic!("{said}"));
