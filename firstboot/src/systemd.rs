@@ -46,14 +46,15 @@ pub fn enable(unit: &str) -> Result<()> {
     if is_enabled(unit) { Ok(()) } else { systemctl("enable", unit).text().map(drop) }
 }
 
-/// Keeps a unit from starting at the next boot.
+/// Ends a unit and waits for its end, and keeps it from starting at the next boot.
 pub fn disable(unit: &str) -> Result<()> {
-    if is_enabled(unit) { systemctl("disable", unit).text().map(drop) } else { Ok(()) }
-}
-
-/// Stops a unit and waits for its end.
-pub fn stop(unit: &str) -> Result<()> {
-    systemctl("stop", unit).text().with_context(|| format!("stopping unit `{unit}`")).map(drop)
+    if is_enabled(unit) {
+        systemctl("disable", unit).text()?;
+    }
+    if is_active(unit) {
+        systemctl("stop", unit).text().with_context(|| format!("stopping unit `{unit}`"))?;
+    }
+    Ok(())
 }
 
 /// Starts a unit and waits until systemd calls it started. One that failed before is forgiven first: a unit that failed too

@@ -99,14 +99,12 @@ fn observe(context: &Context) -> Result<Observation> {
 
 fn apply(context: &Context) -> Result<()> {
     let settings = context.settings()?;
-    let mut changed = false;
     for unit in wanted(settings) {
         let text = drop_in(context, settings, unit);
-        changed |= durable::write(&drop_in_path(context, unit), text.as_bytes(), 0o644, None)?;
+        durable::write(&drop_in_path(context, unit), text.as_bytes(), 0o644, None)?;
     }
-    if changed {
-        systemd::daemon_reload()?;
-    }
+    // Always: an earlier try may have written them and come no further.
+    systemd::daemon_reload()?;
     durable::write(&context.state().join("ready"), b"", 0o644, None)?;
     // First, so that no two of them work with the same schedule.
     for unit in ALL.into_iter().filter(|unit| !is_wanted(settings, unit)) {
@@ -255,7 +253,7 @@ mod tests {
         let one = line(&read("mastodon-sidekiq.service"));
         let template = read("mastodon-sidekiq@.service");
         let default = line(&read("mastodon-sidekiq@default.service.d/schedule.conf"));
-        assert!(one.ends_with(" -c ${DB_POOL} -q default -q mailers -q pull -q push"), "{one}");
+        assert!(one.ends_with(" -c ${DB_POOL} -q default -q mailers -q pull -q push -q scheduler"), "{one}");
         assert!(
             line(&template).ends_with(" -c ${DB_POOL} -q %i -C /usr/lib/appliance/sidekiq.yml"),
             "{template}"

@@ -30,11 +30,7 @@ pub(super) fn observe(context: &Context, server: &Database) -> Result<Observatio
 }
 
 pub(super) fn apply(context: &Context) -> Result<()> {
-    let unit = &context.facts.postgresql.unit;
-    systemd::disable(unit)?;
-    if systemd::is_active(unit) {
-        systemd::stop(unit)?;
-    }
+    systemd::disable(&context.facts.postgresql.unit)?;
     sql::prepare(context)
 }
 
