@@ -211,7 +211,8 @@ impl<'a> Keeper<'a> {
     /// Tells everybody, when there is something new to tell.
     fn publish(&mut self) {
         let domain = self.settings.as_ref().map(|settings| settings.domain.as_str());
-        let status = Status::of(domain, &self.known);
+        let mut status = Status::of(domain, &self.known);
+        status.url = self.settings.as_ref().map(|settings| format!("https://{}/", settings.site()));
         // Times alone are no news.
         let is_news = self.shown.as_ref().is_none_or(|shown| {
             Status { seconds: Vec::new(), ..shown.clone() }
@@ -267,6 +268,9 @@ impl Watcher for Keeper<'_> {
         if is_doubted {
             // Nothing is said of it before the next pass, which comes at once and looks at everything.
             self.schedule.reset();
+            return;
+        }
+        if outcome.held_by.is_some() && self.schedule.comes_again() {
             return;
         }
         let is_news = note(&mut self.known, outcome);

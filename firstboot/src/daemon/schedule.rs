@@ -48,6 +48,11 @@ impl Schedule {
         self.kept && self.entries.get(step).is_some_and(|entry| entry.observation == Observation::Done)
     }
 
+    /// Whether the next pass comes at once and looks at everything, so that what this one holds back is no news.
+    pub fn comes_again(&self) -> bool {
+        self.again
+    }
+
     /// Whether a step is due.
     pub fn next(&mut self, step: &str, now: Instant) -> Next {
         match self.entries.get(step) {

@@ -135,12 +135,14 @@ fn apply(context: &Context) -> Result<()> {
     durable::remove(&context.root.join(ANSWER))
 }
 
-/// Whether the services must stay down in this boot because a question is open.
-pub(super) fn is_open(context: &Context) -> Result<bool> {
-    Ok(match look(&context.root)? {
-        Seen::Other { now, .. } => answer(context, &now.mark).is_none(),
-        _ => false,
-    })
+/// Whether the services must stay down in this boot because a question is open. A record that cannot be read is one; which it is says
+/// the step itself.
+pub(super) fn is_open(context: &Context) -> bool {
+    match look(&context.root) {
+        Ok(Seen::Other { now, .. }) => answer(context, &now.mark).is_none(),
+        Ok(_) => false,
+        Err(_) => true,
+    }
 }
 
 /// Whether the services would start, question or not.

@@ -30,6 +30,8 @@ pub const EARLY: &[Step] = &[storage::STEP, identity::STEP, modes::STEP, firewal
 /// Everything, in order. The early steps are looked at again, so that whatever they wait for holds back the rest.
 pub const STEPS: &[Step] = &[
     storage::STEP,
+    // Holds nothing back, and must not be held back by what a full disk breaks.
+    space::STEP,
     identity::STEP,
     modes::STEP,
     configuration::STEP,
@@ -50,7 +52,6 @@ pub const STEPS: &[Step] = &[
     certificate::STEP,
     units::STEP,
     owner::STEP,
-    space::STEP,
     // Last: a relay that lets us wait must not let the instance wait.
     mail::STEP,
 ];
