@@ -122,7 +122,7 @@ fn first_boot_configurations_are_checked_before_the_guest_gets_them() {
     "#);
     insta::assert_snapshot!(refused_config("schema = 1\ndomain = \"a.example.net\"\nrelay = 3\n"), @r#"
     exit code 1
-    error: `[SANDBOX]/home/config.toml` line 3, column 1: unknown field `relay`, expected one of `schema`, `domain`, `hostname`, `extra-env`, `network`, `web`, `tls`, `acme`, `database`, `mail`, `owner`, `ssh`; correct the spelling, or remove the line
+    error: `[SANDBOX]/home/config.toml` line 3, column 1: unknown field `relay`, expected one of `schema`, `domain`, `hostname`, `firewall`, `on-clone`, `extra-env`, `instance`, `media`, `streaming`, `sidekiq`, `network`, `web`, `tls`, `acme`, `database`, `mail`, `owner`, `ssh`; correct the spelling, or remove the line
     "#);
     insta::assert_snapshot!(
         refused_config("schema = 1\ndomain = \"a.example.net\"\n[network.ipv6]\naddresses = [\"2001:db8::/fast\"]\n"), @r#"

@@ -50,6 +50,9 @@ pub use stored::PATH as STORED;
 /// The domain that the database was made for; beside the database, on the data disk when there is one.
 const SETTLED: &str = "/var/lib/appliance/domain";
 
+/// The name of the web site that goes with it.
+const SETTLED_SITE: &str = "/var/lib/appliance/site";
+
 /// The mark of a boot in which the channels were looked at although the domain is settled.
 const LOOKED: &str = "/run/appliance/channels-looked-at";
 
@@ -503,6 +506,17 @@ fn frozen(domain: &str, source: &str, settled: Option<&str>) -> Option<String> {
 pub fn settled_domain(root: &Path) -> Option<String> {
     let domain = fs_err::read_to_string(root.join(&SETTLED[1..])).ok()?;
     Some(domain.trim().to_owned())
+}
+
+/// The web site's name that is settled.
+pub fn settled_site(root: &Path) -> Option<String> {
+    let text = fs_err::read_to_string(root.join(&SETTLED_SITE[1..])).ok()?;
+    Some(text.trim().to_owned())
+}
+
+/// Settles the web site's name.
+pub fn settle_site(root: &Path, site: &str) -> Result<()> {
+    durable::write(&root.join(&SETTLED_SITE[1..]), format!("{site}\n").as_bytes(), 0o644, None).map(drop)
 }
 
 /// Settles the domain, at the latest when the database gets its name.

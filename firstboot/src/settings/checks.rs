@@ -5,12 +5,22 @@ pub(crate) mod application;
 use super::{Challenge, Ipv4Method, Ipv6Method, Listen, Settings, TlsMode};
 
 /// Environment variables that first boot alone decides: another value would lose data or lock people out.
-const OURS: [&str; 17] = [
+const OURS: [&str; 26] = [
     "DATABASE_URL",
     "PGSSLMODE",
     "PGSSLROOTCERT",
     "REDIS_HOST",
     "REDIS_PORT",
+    "REDIS_URL",
+    "REDIS_DB",
+    "REDIS_NAMESPACE",
+    "REDIS_PASSWORD",
+    "SOCKET",
+    "BIND",
+    // They have settings of their own, which other steps go by.
+    "WEB_DOMAIN",
+    "PAPERCLIP_ROOT_PATH",
+    "PAPERCLIP_ROOT_URL",
     "DB_HOST",
     "DB_USER",
     "DB_NAME",

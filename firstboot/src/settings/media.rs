@@ -136,9 +136,17 @@ fn folder_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<St
     checked(deserializer, |text| {
         path(text, "/srv/mastodon")?;
         let first = text.split('/').nth(1).unwrap_or_default();
-        let closed = ["boot", "dev", "etc", "home", "proc", "root", "run", "sys", "tmp", "usr"];
-        if closed.contains(&first) {
-            return Err(format!("`{text}` is no place to keep media in: choose one below `/srv` or `/var`"));
+        let closed = [
+            "bin", "boot", "dev", "etc", "home", "lib", "lib64", "proc", "root", "run", "sbin", "sys", "tmp",
+            "usr",
+        ];
+        // Emptied at each boot, or another folder for each service.
+        let passing = ["/var/tmp", "/var/run", "/var/lock"];
+        let is_passing = passing
+            .iter()
+            .any(|at| text.strip_prefix(at).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
+        if closed.contains(&first) || is_passing {
+            return Err(format!("`{text}` is no place to keep media in: choose one such as `/srv/mastodon`"));
         }
         Ok(())
     })
@@ -157,12 +165,31 @@ fn place_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Str
                 }
             });
         }
-        path(text, "/media")?;
+        path(text, "/files")?;
         let first = text.split('/').nth(1).unwrap_or_default();
-        let taken =
-            ["about", "api", "auth", "emoji", "oauth", "packs", "settings", "users", "web", "well-known"];
+        let taken = [
+            "about",
+            "admin",
+            "api",
+            "auth",
+            "avatars",
+            "emoji",
+            "emojis",
+            "headers",
+            "invites",
+            "media",
+            "media_proxy",
+            "oauth",
+            "packs",
+            "settings",
+            "sidekiq",
+            "tags",
+            "users",
+            "web",
+            "well-known",
+        ];
         if taken.contains(&first) || first.starts_with(['@', '.']) {
-            return Err(format!("`{text}` is something else on the web site: write one such as `/media`"));
+            return Err(format!("`{text}` is something else on the web site: write one such as `/files`"));
         }
         Ok(())
     })
@@ -203,6 +230,8 @@ fn endpoint_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 fn host_option<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     checked(deserializer, |text| {
         host_and_port(text).map_err(|cause| match text.split_once("://") {
+            // Which may be a password.
+            _ if text.contains('@') => cause,
             Some((scheme, _)) => {
                 format!("`{text}` begins with `{scheme}://`: write the bare name of the host")
             }

@@ -51,7 +51,7 @@ pub struct Settings {
     #[serde(default = "on")]
     pub firewall: bool,
     /// What a machine does whose disks were copied from another one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "OnClone::is_ask")]
     pub on_clone: OnClone,
     /// Further lines for `.env.production`; shown redacted, because any of them may be a password.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", with = "extra_env")]
@@ -164,6 +164,13 @@ pub enum OnClone {
     Keep,
     /// It gets a machine-id and SSH host keys of its own.
     New,
+}
+
+impl OnClone {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+    fn is_ask(&self) -> bool {
+        *self == OnClone::Ask
+    }
 }
 
 fn on() -> bool {

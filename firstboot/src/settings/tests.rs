@@ -192,9 +192,9 @@ fn what_mastodon_cannot_be_told_is_refused() {
     insta::assert_snapshot!(refused_with(&format!("{mail}auth-method = \"cram_md5\"")), @r#"`config.toml` key `mail.auth-method`: it needs `login` and `password`: give them, or write "none""#);
     insta::assert_snapshot!(refused_with(&format!("{mail}{login}auth-method = \"none\"")), @r#"`config.toml` key `mail.auth-method`: "none" and a login contradict each other: remove one of them"#);
     insta::assert_snapshot!(refused_with(&format!("{mail}ca-file = \"relay.pem\"")), @r#"`config.toml` line 6, column 11: "relay.pem" is not a whole path of letters, digits and any of `._-+@`, without a `/` at its end: write one such as `/etc/ssl/certs/ca-certificates.crt`"#);
-    insta::assert_snapshot!(refused_with("[media]\nurl = \"/media\""), @"`config.toml` key `media.url`: it goes with `path`, the folder that is found there: give both");
-    insta::assert_snapshot!(refused_with("[media]\npath = \"/home/mastodon/media\""), @"`config.toml` line 4, column 8: `/home/mastodon/media` is no place to keep media in: choose one below `/srv` or `/var`");
-    insta::assert_snapshot!(refused_with("[media]\npath = \"/srv/a\"\nurl = \"/api\""), @"`config.toml` line 5, column 7: `/api` is something else on the web site: write one such as `/media`");
+    insta::assert_snapshot!(refused_with("[media]\nurl = \"/files\""), @"`config.toml` key `media.url`: it goes with `path`, the folder that is found there: give both");
+    insta::assert_snapshot!(refused_with("[media]\npath = \"/home/mastodon/media\""), @"`config.toml` line 4, column 8: `/home/mastodon/media` is no place to keep media in: choose one such as `/srv/mastodon`");
+    insta::assert_snapshot!(refused_with("[media]\npath = \"/srv/a\"\nurl = \"/api\""), @"`config.toml` line 5, column 7: `/api` is something else on the web site: write one such as `/files`");
     insta::assert_snapshot!(refused_with("[media.s3]\nregion = \"eu-central-1\""), @"`config.toml` line 3, column 1: missing field `bucket`; add it, or leave out the whole table");
     insta::assert_snapshot!(refused_with(s3), @"`config.toml` key `media.s3.region`: give the bucket's region, or the `hostname` of a store that is not Amazon's");
     insta::assert_snapshot!(refused_with(&format!("{s3}region = \"a\"\nendpoint = \"https://a.example\"")), @"`config.toml` key `media.s3.hostname`: with an `endpoint` it says where browsers find the files: give it, mostly the host of the endpoint");

@@ -33,6 +33,10 @@ where
 /// Checks a URL of one of these schemes: a host, perhaps a port and a path, nothing after that.
 pub(super) fn url(text: &str, schemes: &[&str]) -> Result<(), String> {
     let wanted = || format!("write a URL such as `{}://files.example.net`", schemes.join("://…` or `"));
+    // First: every other refusal shows the text.
+    if text.contains('@') {
+        return Err(format!("a URL with a login was given: a login has keys of its own; {}", wanted()));
+    }
     let parts = text.split_once("://").filter(|(scheme, _)| schemes.contains(scheme));
     let Some((_, rest)) = parts else {
         return Err(format!("{text:?} does not begin with `{}://`: {}", schemes.join("://` or `"), wanted()));
@@ -41,9 +45,6 @@ pub(super) fn url(text: &str, schemes: &[&str]) -> Result<(), String> {
     let is_bad = |character: char| !character.is_ascii_graphic() || "\"'\\<>{}|^`?#".contains(character);
     if text.len() > LONGEST || path.contains(is_bad) {
         return Err(format!("{text:?} is no plain URL, or longer than {LONGEST} characters: {}", wanted()));
-    }
-    if host.contains('@') {
-        return Err(format!("a URL with a login was given: a login has keys of its own; {}", wanted()));
     }
     host_and_port(host)
 }
@@ -63,6 +64,11 @@ pub(super) fn bare_url(text: &str, schemes: &[&str]) -> Result<(), String> {
 pub(super) fn host_and_port(text: &str) -> Result<(), String> {
     let is_port =
         |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0) && !port.starts_with(['+', '0']);
+    if text.contains('@') {
+        return Err(
+            "a host with a login was given: a login has keys of its own; write one such as `files.example.net:9000`".to_owned()
+        );
+    }
     let wrong = || format!("{text:?} is no host with a port: write one such as `files.example.net:9000`");
     if let Some(rest) = text.strip_prefix('[') {
         let (address, port) = rest.split_once(']').ok_or_else(wrong)?;
@@ -119,7 +125,13 @@ mod tests {
             assert_eq!(url(text, &["http", "https"]).is_ok(), is_url, "{text}");
             assert_eq!(bare_url(text, &["http", "https"]).is_ok(), is_bare, "{text}");
         }
-        let message = url("https://me:hunter2@files.example.net", &["https"]).unwrap_err();
+        for text in
+            ["https://me:hunter2@files.example.net", "s3://me:hunter2@host", "https://me:hunter2@host/a b"]
+        {
+            let message = url(text, &["https"]).unwrap_err();
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+        let message = host_and_port("me:hunter2@files.example.net:9000").unwrap_err();
         assert!(!message.contains("hunter2"), "{message}");
         let message = bare_url("https://files.example.net/", &["https"]).unwrap_err();
         assert!(message.ends_with("write `https://files.example.net`"), "{message}");

@@ -10,16 +10,17 @@ use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::context::Context;
 use crate::engine::{self, Needs, Observation, Step};
+use crate::exec::Run;
 use crate::facts::ImageFacts;
 use crate::passwd::{self, User};
 use crate::settings::{Database, Secret, Settings, SslMode, variables};
 use crate::steps::secrets::Secrets;
 use crate::steps::units;
-use crate::{dotenv, durable, sql, stamp, systemd};
+use crate::{channels, dotenv, durable, sql, stamp, systemd};
 
 /// The step.
 pub const STEP: Step = Step {
@@ -38,8 +39,10 @@ const STAMP: &str = "environment";
 const MODE: u32 = 0o640;
 
 fn observe(context: &Context) -> Result<Observation> {
-    if let Some(problem) = unknown_locale(context)? {
-        return Ok(Observation::Broken(problem));
+    for look in [other_site, unknown_locale, closed_media_folder] {
+        if let Some(problem) = look(context)? {
+            return Ok(Observation::Broken(problem));
+        }
     }
     let wanted = rendered(context)?;
     if let Some(folder) = missing_media_folder(context)? {
@@ -66,6 +69,12 @@ fn apply(context: &Context) -> Result<()> {
         if let Some(parent) = folder.parent() {
             durable::folder(parent)?;
         }
+        // A cut leaves it empty; with something in it, it is the operator's, and stays.
+        let scratch = durable::scratch(&folder);
+        if scratch.symlink_metadata().is_ok() {
+            durable::remove_empty_folder(&scratch)
+                .with_context(|| format!("`media.path`: `{}` is in the way: move it", scratch.display()))?;
+        }
         durable::folder_with(&folder, 0o755, Some((uid, group)))?;
     }
     let text = rendered(context)?;
@@ -73,6 +82,28 @@ fn apply(context: &Context) -> Result<()> {
     // They read the file once, at their start.
     units::ALL.into_iter().filter(|unit| systemd::is_active(unit)).try_for_each(systemd::try_restart)?;
     stamp::put(context, STAMP, text.as_bytes())
+}
+
+/// What is wrong with the web site's name: every account of the world knows this instance by the former one.
+fn other_site(context: &Context) -> Result<Option<String>> {
+    let site = context.settings()?.site();
+    let settled = channels::settled_site(&context.root).filter(|settled| settled != site.as_str());
+    Ok(settled.map(|settled| {
+        format!(
+            "`instance.web-domain`: it makes the web site `{site}`, but this instance's is `{settled}` for ever: put it back"
+        )
+    }))
+}
+
+/// What is wrong with the operator's folder for media: one that is not the application's would make every upload fail.
+fn closed_media_folder(context: &Context) -> Result<Option<String>> {
+    let user = &context.facts.application.user;
+    let Some(path) = &context.settings()?.media.path else { return Ok(None) };
+    let is_open = || Run::as_user(user, "test", &["-w", path]).succeeds();
+    let is_closed = context.is_machine() && context.path(path).is_dir() && !is_open();
+    Ok(is_closed.then(|| {
+        format!("`media.path`: user `{user}` cannot write into `{path}`: mount its disk, then `chown {user}: {path}`")
+    }))
 }
 
 /// What is wrong with the language: with one that the application does not have, every page would be an error.
@@ -322,7 +353,7 @@ mod tests {
             permission = \"bucket-owner-full-control\"\ncloudfront-host = \"f.example\"\n";
         let swift = "[media.swift]\nusername = \"a\"\npassword = \"b\"\ntenant = \"c\"\ncontainer = \"d\"\n\
             auth-url = \"https://a.example/v3\"\nobject-url = \"https://b.example\"\nregion = \"e\"\ndomain-name = \"f\"\n";
-        let folder = "[media]\npath = \"/srv/media\"\nurl = \"/media\"\n";
+        let folder = "[media]\npath = \"/srv/media\"\nurl = \"/files\"\n";
         let text = rendered(&format!("{everything}{s3}"));
         insta::assert_snapshot!(text.split_once("# Other names of the instance\n").unwrap().1, @"
         WEB_DOMAIN=a.example
@@ -384,7 +415,7 @@ mod tests {
         # Streaming
         STREAMING_CLUSTER_NUM=1
         PAPERCLIP_ROOT_PATH=/srv/media
-        PAPERCLIP_ROOT_URL=/media
+        PAPERCLIP_ROOT_URL=/files
 
         # Streaming
         STREAMING_CLUSTER_NUM=1

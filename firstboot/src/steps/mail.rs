@@ -180,7 +180,11 @@ impl Question {
         };
         let ca = value("SMTP_CA_FILE")
             .filter(|path| *path != "none")
-            .and_then(|path| fs::read_to_string(path).ok());
+            .map(|path| {
+                fs::read_to_string(path)
+                    .context("reading `mail.ca-file`: put the file there, readable by everybody")
+            })
+            .transpose()?;
         let encryption = if value("SMTP_TLS").is_some() { Encryption::Implicit } else { Encryption::Offered };
         let helo = value("SMTP_DOMAIN").or(value("LOCAL_DOMAIN")).unwrap_or("localhost");
         let said: Vec<String> = variables

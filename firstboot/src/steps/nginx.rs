@@ -185,8 +185,10 @@ fn put_site(context: &Context, text: &str) -> Result<()> {
     let previous = fs::read(&site).ok().filter(|previous| previous != text.as_bytes());
     let scratch = context.path("/run/appliance/nginx");
     let candidate = scratch.join("site.conf");
-    durable::write(&candidate, text.as_bytes(), 0o644, None)?;
-    // Alone first: a broken site then never lies where nginx would find it at the next boot.
+    // Alone first: a broken site then never lies where nginx would find it at the next boot. Without the operator's directives, which may
+    // need what stands in other files of his; all together is looked at below.
+    let alone = text.replace(&format!("include {SNIPPETS}/*.conf;"), "");
+    durable::write(&candidate, alone.as_bytes(), 0o644, None)?;
     let main = format!(
         "pid {0}/nginx.pid;\nerror_log stderr;\nevents {{}}\nhttp {{ access_log off; include {1}; }}\n",
         scratch.display(),

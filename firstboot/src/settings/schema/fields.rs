@@ -462,9 +462,10 @@ const MACHINE: &[Field] = &[
         kind: Kind::Choice(&["ask", "keep", "new"]),
         category: ACCESS,
         label: "When the disks were copied from another machine",
-        description: "ask: nothing starts before you answer; keep: it takes the other one's place; new: it gets a machine-id and SSH host \
-                      keys of its own.",
-        default: Some("ask"),
+        // Without a default in the form: what a form has stated once cannot be stated anew later, and this one is for later.
+        description: "The machine asks when empty, and nothing starts before you answer. keep: it takes the other one's place; new: it \
+                      gets a machine-id and SSH host keys of its own.",
+        default: None,
         example: "keep",
     },
 ];

@@ -175,7 +175,7 @@ fn defaults_are_those_of_the_settings() {
         assert_eq!(Some(text.as_str()), field.default, "{}", field.path);
     }
     let defaults = FIELDS.iter().filter(|field| field.default.is_some()).count();
-    assert_eq!(defaults, 25, "each default of the table must be one of the settings above");
+    assert_eq!(defaults, 24, "each default of the table must be one of the settings above");
 }
 
 #[test]

@@ -106,5 +106,7 @@ fn place(context: &Context) -> String {
 
 /// From here on no other configuration may give the instance another name.
 pub(super) fn settle(context: &Context) -> Result<()> {
-    channels::settle_domain(&context.root, context.settings()?.domain.as_str())
+    let settings = context.settings()?;
+    channels::settle_site(&context.root, settings.site().as_str())?;
+    channels::settle_domain(&context.root, settings.domain.as_str())
 }

@@ -26,7 +26,7 @@ const S3: &str = "[media.s3]\nbucket = \"don\"\nregion = \"a\"\naccess-key-id = 
     endpoint = \"https://d.example\"\nhostname = \"e.example:9000\"\ncloudfront-host = \"f.example\"\n";
 const SWIFT: &str = "[media.swift]\nusername = \"a\"\npassword = \"b\"\ntenant = \"c\"\ncontainer = \"d\"\n\
     auth-url = \"https://a.example\"\nobject-url = \"https://b.example\"\nregion = \"e\"\ndomain-name = \"f\"\n";
-const FOLDER: &str = "[media]\npath = \"/srv/media\"\nurl = \"/media\"\n";
+const FOLDER: &str = "[media]\npath = \"/srv/media\"\nurl = \"/files\"\n";
 
 /// Texts that may be anything: only what the file cannot hold is refused.
 const FREE: [&str; 9] = [

@@ -91,7 +91,7 @@ fn every_kind_of_site_is_accepted() {
             for more in [
                 String::new(),
                 format!("[instance]\nweb-domain = \"{long}\"\n"),
-                "[media]\npath = \"/srv/media\"\nurl = \"/media\"\n".to_owned(),
+                "[media]\npath = \"/srv/media\"\nurl = \"/files\"\n".to_owned(),
                 "[media]\npath = \"/srv/media\"\n".to_owned(),
             ] {
                 let site = Site::new(&format!(
@@ -116,7 +116,7 @@ fn a_broken_snippet_is_refused_with_its_place() {
 /// Nothing stands behind nginx here: what the application would answer is nginx' own error page.
 #[test]
 fn the_site_answers_as_the_articles() {
-    let site = Site::new("[web]\nmax-body-mib = 1\n[media]\npath = \"/srv/media\"\nurl = \"/media\"\n");
+    let site = Site::new("[web]\nmax-body-mib = 1\n[media]\npath = \"/srv/media\"\nurl = \"/files\"\n");
     for (path, text) in [
         ("live/public/500.html", "broken elephant"),
         ("live/public/packs/a.js", "pack"),
@@ -131,7 +131,7 @@ fn the_site_answers_as_the_articles() {
         fs_err::write(path, text).unwrap();
     }
     let said = site.asked(
-        "for path in packs/a.js sw.js robots.txt media/a.png own about api/v1/streaming; do ask https://v6don.example.net/$path; done; \
+        "for path in packs/a.js sw.js robots.txt files/a.png own about api/v1/streaming; do ask https://v6don.example.net/$path; done; \
          head -c 2000000 /dev/zero >big; ask --data-binary @big https://v6don.example.net/api/v1/media; \
          ask http://v6don.example.net/about; ask http://v6don.example.net/.well-known/acme-challenge/token; \
          ask https://other.example.net/",

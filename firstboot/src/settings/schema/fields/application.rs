@@ -133,7 +133,7 @@ pub(super) const APPLICATION: &[Field] = &[
         label: "Folder on this machine: where browsers find it",
         description: "A path on the web site, or an https:// URL that somebody else serves. Goes with the folder; /system when empty.",
         default: None,
-        example: "/media",
+        example: "/files",
     },
     Field {
         path: "media.s3.bucket",
