@@ -85,7 +85,7 @@ pub fn run(shell: &Shell, bench: Bench) -> Result<()> {
         return one(shell, only, level, disk, target);
     }
     if cfg!(debug_assertions) {
-        setup::run(shell)?;
+        setup::host(shell)?;
         say::title("building with optimisation");
         let disk = disk.map(|disk| ["--disk".into(), disk.into_os_string()]).into_iter().flatten();
         let rounds = rounds.to_string();

@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_secs(5);
 
 /// The whole of it.
 pub fn run(shell: &Shell, keep: bool) -> Result<()> {
-    setup::run(shell)?;
+    setup::host(shell)?;
     say::title("building the demo image");
     let start = Instant::now();
     image::build(shell)?;

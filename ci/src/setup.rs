@@ -25,9 +25,14 @@ const E2FSPROGS: &str = "1.47.1";
 
 /// Installs what is missing.
 pub fn run(shell: &Shell) -> Result<()> {
-    packages(shell)?;
-    zig(shell)?;
+    host(shell)?;
     dotenv(shell)
+}
+
+/// The same without what only a test reads, from another registry: images are built and booted without it.
+pub fn host(shell: &Shell) -> Result<()> {
+    packages(shell)?;
+    zig(shell)
 }
 
 fn packages(shell: &Shell) -> Result<()> {
@@ -151,7 +156,7 @@ fn zig(shell: &Shell) -> Result<()> {
 }
 
 /// Node's parser of `.env.production`, into the store: the tests let it read what first boot writes.
-fn dotenv(shell: &Shell) -> Result<()> {
+pub fn dotenv(shell: &Shell) -> Result<()> {
     let package = testkit::dotenv::folder();
     let folder = package.parent().context("a folder in the store")?;
     if package.is_dir() {
@@ -162,7 +167,8 @@ fn dotenv(shell: &Shell) -> Result<()> {
     let scratch = folder.with_extension("new");
     shell.remove_path(&scratch)?;
     shell.create_dir(&scratch)?;
-    let file = cmd!(shell, "npm pack --silent --pack-destination {scratch} {name}").quiet().read()?;
+    let file =
+        cmd!(shell, "timeout 300 npm pack --silent --pack-destination {scratch} {name}").quiet().read()?;
     let tar = scratch.join(file.trim());
     let found = cmd!(shell, "sha256sum {tar}").quiet().read()?;
     if found.split(' ').next() != Some(digest) {

@@ -39,7 +39,8 @@ pub fn run(shell: &Shell) -> Result<()> {
         phases.push(Phase { name, time: start.elapsed(), count, free });
         count.failed == 0
     };
-    let ready = phase("setup", &|| whole(setup::run(shell)));
+    let ready = phase("setup", &|| whole(setup::host(shell)));
+    phase("setup of tests", &|| whole(setup::dotenv(shell)));
     phase("format", &|| whole(Ok(cmd!(shell, "cargo fmt --all --check").run()?)));
     phase("lints", &|| {
         cmd!(shell, "cargo clippy --workspace --all-targets --quiet -- -D warnings").run()?;
@@ -84,7 +85,7 @@ pub fn crash_matrix(shell: &Shell) -> Result<()> {
 
 /// First boots alone, with as many power cuts as asked for; shows what each met.
 pub fn power_cuts(shell: &Shell, count: u32) -> Result<()> {
-    setup::run(shell)?;
+    setup::host(shell)?;
     image::build(shell)?;
     let line = vm_line()?;
     let (program, args) = line.split_first().context("no command")?;
