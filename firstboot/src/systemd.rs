@@ -48,13 +48,11 @@ pub fn enable(unit: &str) -> Result<()> {
 
 /// Ends a unit and waits for its end, and keeps it from starting at the next boot.
 pub fn disable(unit: &str) -> Result<()> {
-    if is_enabled(unit) {
-        systemctl("disable", unit).text()?;
-    }
+    // Stopped first: a cut between the two leaves it enabled, which is seen, and this begins again.
     if is_active(unit) {
         systemctl("stop", unit).text().with_context(|| format!("stopping unit `{unit}`"))?;
     }
-    Ok(())
+    if is_enabled(unit) { systemctl("disable", unit).text().map(drop) } else { Ok(()) }
 }
 
 /// Starts a unit and waits until systemd calls it started. One that failed before is forgiven first: a unit that failed too

@@ -12,10 +12,10 @@ use crate::{sql, systemd};
 const OLDEST: u32 = 90_200;
 
 pub(super) fn observe(context: &Context, server: &Database) -> Result<Observation> {
-    let unit = &context.facts.postgresql.unit;
-    if systemd::is_enabled(unit) || systemd::is_active(unit) {
+    // Not when it only runs: the operator may have started it, to dump what it holds.
+    if systemd::is_enabled(&context.facts.postgresql.unit) {
         return Ok(Observation::Todo(
-            "this machine's own server is not used any more, but not stopped".to_owned(),
+            "this machine's own server is not used any more, but starts at every boot".to_owned(),
         ));
     }
     if !sql::is_prepared(context)? {
@@ -30,7 +30,10 @@ pub(super) fn observe(context: &Context, server: &Database) -> Result<Observatio
 }
 
 pub(super) fn apply(context: &Context) -> Result<()> {
-    systemd::disable(&context.facts.postgresql.unit)?;
+    let unit = &context.facts.postgresql.unit;
+    if systemd::is_enabled(unit) {
+        systemd::disable(unit)?;
+    }
     sql::prepare(context)
 }
 
