@@ -19,7 +19,7 @@ use crate::facts::ImageFacts;
 use crate::passwd::{self, User};
 use crate::settings::{Database, Secret, Settings, SslMode, variables};
 use crate::steps::secrets::Secrets;
-use crate::steps::units;
+use crate::steps::{clone, units};
 use crate::{channels, dotenv, durable, sql, stamp, systemd};
 
 /// The step.
@@ -77,8 +77,12 @@ fn apply(context: &Context) -> Result<()> {
         }
         durable::folder_with(&folder, 0o755, Some((uid, group)))?;
     }
-    let text = rendered(context)?;
-    durable::write(&path(context), text.as_bytes(), MODE, Some((0, group)))?;
+    let (path, text) = (path(context), rendered(context)?);
+    // The step `database` has not said yes to another one: until it has, what runs ends here instead of writing into it.
+    if path.is_file() && place(&String::from_utf8_lossy(&fs_err::read(&path)?)) != place(&text) {
+        clone::hold(context)?;
+    }
+    durable::write(&path, text.as_bytes(), MODE, Some((0, group)))?;
     // They read the file once, at their start.
     units::ALL.into_iter().filter(|unit| systemd::is_active(unit)).try_for_each(systemd::try_restart)?;
     stamp::put(context, STAMP, text.as_bytes())
@@ -136,6 +140,12 @@ fn missing_media_folder(context: &Context) -> Result<Option<PathBuf>> {
 
 fn path(context: &Context) -> PathBuf {
     context.path(&context.facts.application.root).join(".env.production")
+}
+
+/// The lines that say which database it is.
+fn place(text: &str) -> Vec<&str> {
+    let says = |line: &&str| ["DB_HOST=", "DB_PORT=", "DB_NAME="].iter().any(|start| line.starts_with(start));
+    text.lines().filter(says).collect()
 }
 
 fn rendered(context: &Context) -> Result<String> {

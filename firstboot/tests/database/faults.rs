@@ -212,8 +212,15 @@ fn gone() {
     let (cluster, mut machine) = served();
     let sentence = "broken: database `NAME` is not there or empty, but the instance has its data in database `mastodon` at `127.0.0.1`: correct the table `database` of the configuration, or bring the data there (`pg_dump`, `pg_restore`); to begin anew, remove `/var/lib/appliance/database-elsewhere`";
     cluster.sql("postgres", "CREATE DATABASE other OWNER mastodon;");
+    // What the services wait for: they stop before another database is theirs, and stay where they were otherwise.
+    let ready = machine.state("ready");
+    std::fs::write(&ready, "").unwrap();
+    machine.configure("127.0.0.1", "sslmode = \"disable\"");
+    machine.is_done();
+    assert!(ready.exists());
     machine.configure("127.0.0.1", "name = \"other\"");
     machine.says("database", &sentence.replace("NAME", "other"));
+    assert!(!ready.exists());
     machine.configure("127.0.0.1", "");
     machine.is_done();
     // As before a backup is played in.
