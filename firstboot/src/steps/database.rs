@@ -41,6 +41,9 @@ const SCRATCH: &str = "mastodon_firstboot";
 /// How long one rake task may take: two starts of Rails on an emulated processor.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
+/// How long a migration may take: its time grows with the tables, and one that is cut begins again.
+const LIMIT_OF_MIGRATION: Duration = Duration::from_secs(24 * 3600);
+
 fn observe(context: &Context) -> Result<Observation> {
     let verdict = match decide(context) {
         Ok((verdict, _)) => verdict,
@@ -52,6 +55,10 @@ fn observe(context: &Context) -> Result<Observation> {
     };
     let todo = |text: &str| Observation::Todo(text.to_owned());
     Ok(match verdict {
+        // A cut after the migration has left it; the next migration would keep none then.
+        Verdict::Ready if dump::is_kept(context) => {
+            todo("the dump of before the migration is not needed any more")
+        }
         Verdict::Ready => Observation::Done,
         Verdict::Mark => todo("the database does not say yet whose it is"),
         Verdict::Setup => todo("the database does not exist yet"),
@@ -68,8 +75,11 @@ fn observe(context: &Context) -> Result<Observation> {
 fn apply(context: &Context) -> Result<()> {
     let (verdict, found) = decide(context)?;
     match verdict {
-        Verdict::Ready => Ok(()),
-        Verdict::Mark => marker::finish(context),
+        Verdict::Ready => dump::forget(context),
+        Verdict::Mark => {
+            marker::finish(context)?;
+            dump::forget(context)
+        }
         Verdict::Setup if sql::elsewhere(context).is_some() => {
             let name = sql::identifier(sql::instance(context));
             sql::maintain(context, &format!("CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0;"))?;
@@ -175,7 +185,7 @@ fn rails(context: &Context, database: &str, task: &str) -> Result<()> {
         .env("RAILS_ENV", "production")
         .env("DB_NAME", database)
         .folder(&context.path(&facts.root).display().to_string())
-        .limit(LIMIT)
+        .limit(if task == "db:migrate" { LIMIT_OF_MIGRATION } else { LIMIT })
         .log(&log(context))
         .text()
         .with_context(|| {

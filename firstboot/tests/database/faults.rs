@@ -282,6 +282,10 @@ fn older() {
     machine.remove("fail-migration");
     machine.is_done();
     assert!(!dump.exists());
+    // As after a cut between the two last things that a migration does.
+    std::fs::write(&dump, kept).unwrap();
+    machine.is_done();
+    assert!(!dump.exists());
     assert_eq!(cluster.sql("mastodon", "SELECT count(*) FROM users;"), "1");
 }
 

@@ -2,12 +2,19 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::content::count;
 use crate::context::Context;
 use crate::{durable, passwd, sql};
+
+/// How long making one may take.
+const LIMIT: Duration = Duration::from_secs(12 * 3600);
+
+/// How long `pg_dump` waits for a table that somebody else has locked, in milliseconds.
+const LOCK: &str = "--lock-wait-timeout=300000";
 
 /// What must stay free on the disk beside the dump, in bytes.
 const SPARE: u64 = 256 << 20;
@@ -39,17 +46,24 @@ pub(super) fn keep(context: &Context, log: &Path) -> Result<()> {
     let scratch = durable::scratch(&path);
     durable::write(&scratch, b"", 0o600, Some((user.uid, user.gid)))?;
     let target = scratch.display().to_string();
-    let output = sql::client(context, "pg_dump", &["-Fc", "-f", &target, name]).unlimited().output()?;
+    let output =
+        sql::client(context, "pg_dump", &["-Fc", LOCK, "-f", &target, name]).limit(LIMIT).output()?;
     if output.code != 0 {
         durable::erase(&scratch)?;
-        let said = output.stderr.trim();
-        if is_elsewhere {
+        let said = format!("`pg_dump` ended with {}: {}", output.code, output.stderr.trim());
+        // A lock goes away, and the next try comes by itself.
+        if is_elsewhere && !said.contains("statement timeout") {
             return note(log, &format!("no dump before the migration: {said}"));
         }
         bail!("dumping the database before the migration: {said}");
     }
     durable::sync_file(&scratch)?;
     durable::rename(&scratch, &path)
+}
+
+/// Whether there is one.
+pub(super) fn is_kept(context: &Context) -> bool {
+    path(context).exists()
 }
 
 /// The migration has succeeded.
