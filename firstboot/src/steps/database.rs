@@ -60,7 +60,9 @@ fn observe(context: &Context) -> Result<Observation> {
             todo("the dump of before the migration is not needed any more")
         }
         Verdict::Ready => Observation::Done,
-        Verdict::Mark => todo("the database does not say yet whose it is"),
+        Verdict::Mark => {
+            todo("the database does not say yet whose it is, or this machine does not know it as its own")
+        }
         Verdict::Setup => todo("the database does not exist yet"),
         Verdict::Load => todo("the database has no tables yet, or only some"),
         Verdict::Seed => todo("the database has tables, but not the rows that they start with"),
@@ -127,6 +129,7 @@ fn decide(context: &Context) -> Result<(Verdict, Found)> {
         expected: expected_version(context)?,
         adopt: settings.database.adopt,
         is_elsewhere: sql::elsewhere(context).is_some(),
+        is_noted: marker::is_noted(context)?,
         home: home.as_ref().map(|(place, anew)| (place.as_str(), anew.as_str())),
     };
     Ok((judge(&found, &circumstances), found))
@@ -156,7 +159,7 @@ fn load(context: &Context, marker: &Marker) -> Result<()> {
     let name = sql::instance(context);
     match marker {
         Marker::Unfinished(_) => sql::run(context, name, content::DROP_ALL)?,
-        _ => marker::begin(context)?,
+        _ => marker::begin(context, marker)?,
     }
     rails(context, name, "db:schema:load")?;
     rails(context, name, "db:seed")?;

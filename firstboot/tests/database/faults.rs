@@ -188,19 +188,29 @@ fn tables() {
 }
 
 fn two() {
-    let (cluster, machine) = scene();
-    let other = Machine::new(&cluster);
+    let (cluster, mut machine) = scene();
+    let mut other = Machine::new(&cluster);
     std::fs::write(other.state("instance-id"), "other-machine\n").unwrap();
     machine.put("stop-after-tables");
     assert_eq!(machine.pass().0, "database");
     other.says(
         "database",
-        "waiting: another machine (instance-id `this-machine`) is filling database `mastodon`; if that one is gone: `DROP TABLE appliance_instance` there, and this one begins anew",
+        "waiting: another machine (instance-id `this-machine`) is filling database `mastodon`; if that one is gone for good: `UPDATE appliance_instance SET machine = 'other-machine'` there, and this one begins anew",
     );
-    machine.remove("stop-after-tables");
-    machine.is_done();
+    cluster.sql("mastodon", "UPDATE appliance_instance SET machine = 'other-machine'");
     other.is_done();
     assert_eq!(cluster.sql("mastodon", SUPERAPPS), "1");
+
+    // The first one has secrets of its own.
+    let sentence = "broken: database `mastodon` belongs to another machine (instance-id `NAME`), whose secrets are not this one's: stop that one for good, bring its `/var/lib/appliance/secrets` here, then write `database.adopt = true`";
+    machine.remove("stop-after-tables");
+    machine.says("database", &sentence.replace("NAME", "other-machine"));
+    machine.configure("127.0.0.1", "adopt = true");
+    machine.is_done();
+    machine.configure("127.0.0.1", "");
+    machine.is_done();
+    other.says("database", &sentence.replace("NAME", "this-machine"));
+    other.configure("127.0.0.1", "adopt = true");
     cluster.sql("mastodon", "UPDATE appliance_instance SET domain = 'b.example';");
     other.says(
         "database",
@@ -223,6 +233,15 @@ fn gone() {
     assert!(!ready.exists());
     machine.configure("127.0.0.1", "");
     machine.is_done();
+    // What is known only in the database becomes known here.
+    std::fs::remove_file(machine.state("database-elsewhere")).unwrap();
+    machine.is_done();
+    // All that is left is whose it was.
+    cluster.sql("mastodon", "DROP TABLE users, accounts, oauth_applications, schema_migrations;");
+    machine.says("database", &sentence.replace("NAME", "mastodon"));
+    std::fs::remove_file(machine.state("database-elsewhere")).unwrap();
+    machine.is_done();
+    assert_eq!(cluster.sql("mastodon", SUPERAPPS), "1");
     // As before a backup is played in.
     cluster.sql("mastodon", "DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION mastodon;");
     machine.says("database", &sentence.replace("NAME", "mastodon"));
