@@ -3,6 +3,7 @@
 //! Spec: RFC 5321; STARTTLS RFC 3207; AUTH RFC 4954. Everything that a relay says has a limit in length and time, and is shown in one line
 //! without control characters and without our own password.
 
+mod watchdog;
 mod wire;
 
 use std::io;
@@ -18,6 +19,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 
 use crate::tls::probe;
+use watchdog::Watchdog;
 use wire::{Reply, Session, Stream};
 
 /// What the application would do, and with what.
@@ -41,7 +43,7 @@ pub struct Dialogue {
     pub from: String,
     /// Envelope recipient.
     pub to: String,
-    /// Time for connecting to one address, and for every read and write; eight times of it for everything.
+    /// Time for connecting to one address; four times of it for every read and write, eight times for everything.
     pub patience: Duration,
 }
 
@@ -113,7 +115,18 @@ impl Dialogue {
     /// Goes through the dialogue.
     pub fn run(&self) -> Result<(), Refusal> {
         let deadline = Instant::now() + self.patience * 8;
-        let stream = self.connect()?;
+        let stream = self.connect(deadline)?;
+        // What reads byte by byte, as a handshake does, looks at no clock between them.
+        let watchdog =
+            Watchdog::new(&stream, deadline).map_err(|error| Refusal::Broken(error.to_string()))?;
+        let result = self.speak(stream, deadline);
+        match (watchdog.end(), result) {
+            (true, Err(_)) => Err(broken(wire::Fault::Silence)),
+            (_, result) => result,
+        }
+    }
+
+    fn speak(&self, stream: TcpStream, deadline: Instant) -> Result<(), Refusal> {
         let stream: Box<dyn Stream> = if self.encryption == Encryption::Implicit {
             Box::new(self.encrypted(stream)?)
         } else {
@@ -155,17 +168,20 @@ impl Dialogue {
         Ok(())
     }
 
-    fn connect(&self) -> Result<TcpStream, Refusal> {
+    fn connect(&self, deadline: Instant) -> Result<TcpStream, Refusal> {
         let found = (self.relay.as_str(), self.port).to_socket_addrs();
         let addresses: Vec<SocketAddr> =
             found.map_err(|error| Refusal::Unknown(plain(&error.to_string())))?.take(8).collect();
         let mut last = None;
         for address in &addresses {
-            match TcpStream::connect_timeout(address, self.patience) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // No time at all would be an error of ours.
+            match TcpStream::connect_timeout(address, self.patience.min(left).max(Duration::from_millis(1))) {
                 Ok(stream) => {
-                    let limits = stream
-                        .set_read_timeout(Some(self.patience))
-                        .and_then(|()| stream.set_write_timeout(Some(self.patience)));
+                    // As patient as the application: a busy relay may think before it greets.
+                    let patience = Some(self.patience * READING);
+                    let limits =
+                        stream.set_read_timeout(patience).and_then(|()| stream.set_write_timeout(patience));
                     return limits.map(|()| stream).map_err(|error| Refusal::Broken(error.to_string()));
                 }
                 Err(error) => last = Some((address, error)),
@@ -268,6 +284,9 @@ impl Dialogue {
         words.chars().take(LONGEST).collect()
     }
 }
+
+/// How many times longer than for connecting a relay is waited for once it is connected: Ruby's `Net::SMTP` has 60 s for one read.
+const READING: u32 = 4;
 
 /// The longest words of a relay that are shown, in characters.
 const LONGEST: usize = 300;

@@ -2,8 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use rustls::pki_types::pem::PemObject;
@@ -51,7 +51,7 @@ fn speak(
         lines.push(line.trim_end().to_owned());
         let answer = answer(script, &line);
         writer.write_all(answer.as_bytes())?;
-        if line.starts_with("STARTTLS") && answer == "220 go\r\n" {
+        if line.starts_with("STARTTLS") && answer.starts_with("220 go\r\n") {
             return Ok(true);
         }
         line.clear();
@@ -78,8 +78,12 @@ fn speak_encrypted(
     Ok(())
 }
 
+/// Every relay's certificate, which is for `localhost`, and its key.
+static PAIR: LazyLock<(String, String)> =
+    LazyLock::new(|| crate::tls::selfsigned::make("localhost", 0, 4_000_000_000).unwrap());
+
 fn certificate() -> Arc<ServerConfig> {
-    let (chain, key) = crate::tls::selfsigned::make("relay.example", 0, 4_000_000_000).unwrap();
+    let (chain, key) = &*PAIR;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let chain = CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap).collect();
@@ -175,15 +179,45 @@ fn starttls_is_taken_and_its_certificate_looked_at_only_when_it_must_be_valid() 
         ["STARTTLS", "encrypted EHLO v6don.example.net", "encrypted MAIL FROM:<words@example.net>"]
     );
 
-    let (port, _told) = relay("220 relay\r\n", SCRIPT);
-    let (other, _) = crate::tls::selfsigned::make("other.example", 0, 4_000_000_000).unwrap();
-    let strict = Dialogue { relay: "localhost".to_owned(), verify: true, ca: Some(other), ..dialogue(port) };
-    let error = strict.run().unwrap_err();
-    assert!(matches!(&error, Refusal::Tls(why) if why.contains("certificate")), "{error}");
-    // Bytes that a third party has put before the encryption.
-    let error =
-        refused(&[("EHLO", "250-relay\r\n250 STARTTLS\r\n"), ("STARTTLS", "220 go\r\n250 injected\r\n")]);
-    assert!(!matches!(error, Refusal::Reply { .. }), "{error}");
+    let strict = |relay: &str, ca: &str| {
+        let (port, _told) = self::relay("220 relay\r\n", SCRIPT);
+        let (relay, ca) = (relay.to_owned(), Some(ca.to_owned()));
+        Dialogue { relay, verify: true, ca, ..dialogue(port) }.run()
+    };
+    strict("localhost", &PAIR.0).unwrap();
+    let (other, _) = crate::tls::selfsigned::make("localhost", 0, 4_000_000_000).unwrap();
+    for (relay, ca) in [("localhost", &other), ("127.0.0.1", &PAIR.0)] {
+        let error = strict(relay, ca).unwrap_err();
+        assert!(matches!(&error, Refusal::Tls(why) if why.contains("certificate")), "{error}");
+    }
+}
+
+/// Without the guard the encryption would come about, and the dialogue would end well.
+#[test]
+fn bytes_that_a_third_party_puts_before_the_encryption_end_the_dialogue() {
+    let script = &[("EHLO", "250-relay\r\n250 STARTTLS\r\n"), ("STARTTLS", "220 go\r\n250 injected\r\n")];
+    assert_eq!(refused(script), Refusal::Foreign("bytes before the encryption".to_owned()));
+}
+
+/// Each read has its byte in time; only the whole has not.
+#[test]
+fn a_handshake_that_comes_byte_by_byte_ends_at_the_deadline() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let relay = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // A record of the handshake with 16 KiB, that many times 20 ms.
+        let _ = stream.write_all(&[22, 3, 3, 0x40, 0]);
+        while stream.write_all(&[0]).is_ok() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let patience = Duration::from_millis(100);
+    let hurried = Dialogue { encryption: Encryption::Implicit, patience, ..dialogue(port) };
+    let start = Instant::now();
+    assert_eq!(hurried.run().unwrap_err().to_string(), "it does not answer in time");
+    assert!((patience * 8..Duration::from_secs(20)).contains(&start.elapsed()));
+    relay.join().unwrap();
 }
 
 #[test]
