@@ -30,7 +30,7 @@ pub const STEP: Step = Step {
 
 /// How long a yes counts, in seconds.
 const DAY: u64 = 24 * 3600;
-/// Of one read or write; a relay may be slow on purpose.
+/// Of connecting; an answer has four times of it, because a relay may be slow on purpose.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// What this process knows, and no other needs.
