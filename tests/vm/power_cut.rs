@@ -54,6 +54,8 @@ struct Boot {
     writes: PathBuf,
     /// When a report said that steps were done: how long the log was then, in bytes, and the steps.
     said: Vec<(u64, Value)>,
+    /// How many requests there were when it turned green. What happens later is not first boot.
+    green: Option<usize>,
 }
 
 /// The boots of a machine until it turned green, and what was seen of its identity on the way.
@@ -128,7 +130,7 @@ impl History {
         let writes = self.folder.join(format!("data-{number}.writes"));
         let options = MachineOptions { write_log: Some(writes.clone()), ..options.clone() };
         let machine = Machine::start(&options, &self.folder)?;
-        self.boots.push(Boot { before, writes, said: Vec::new() });
+        self.boots.push(Boot { before, writes, said: Vec::new(), green: None });
         Ok(machine)
     }
 
@@ -149,7 +151,11 @@ impl History {
 
     /// Waits until the instance is well.
     pub fn wait_green(&mut self, machine: &mut Machine) -> Result<VerdictReport> {
-        self.watch(machine, |report| report.verdict == Verdict::Green)
+        let report = self.watch(machine, |report| report.verdict == Verdict::Green)?;
+        if let Some(boot) = self.boots.last_mut() {
+            boot.green = Some(WriteLog::read(&boot.writes)?.len());
+        }
+        Ok(report)
     }
 
     /// What a cut has left: an identity that was seen before must still be there.
@@ -192,8 +198,8 @@ impl History {
 
     /// Makes the data disk anew as a cut at other moments may have left it, and looks at each.
     pub fn replay(&mut self) -> Result<Vec<String>> {
-        let logs: Vec<WriteLog> =
-            self.boots.iter().map(|boot| WriteLog::read(&boot.writes)).collect::<Result<_>>()?;
+        let log = |boot: &Boot| Ok(WriteLog::read(&boot.writes)?.up_to(boot.green.unwrap_or(usize::MAX)));
+        let logs: Vec<WriteLog> = self.boots.iter().map(log).collect::<Result<_>>()?;
         let all: usize = logs.iter().map(WriteLog::len).sum();
         let flushes: usize = logs.iter().map(WriteLog::flushes).sum();
         ensure!(flushes > 50, "too little was recorded: {all} requests, {flushes} flushes");

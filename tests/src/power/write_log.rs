@@ -82,6 +82,13 @@ impl WriteLog {
         Ok(WriteLog { path: path.to_owned(), requests })
     }
 
+    /// The same up to a number of requests.
+    #[must_use]
+    pub fn up_to(mut self, requests: usize) -> WriteLog {
+        self.requests.truncate(requests);
+        self
+    }
+
     /// Number of requests.
     pub fn len(&self) -> usize {
         self.requests.len()
