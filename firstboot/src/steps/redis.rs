@@ -62,8 +62,17 @@ fn observe(context: &Context) -> Result<Observation> {
     }
     Ok(match answer() {
         Ok(()) => Observation::Done,
+        // It runs, and waiting for it would only hide why it cannot write.
+        Err(error) if cannot_write(&error) => Observation::Broken(format!(
+            "Redis cannot write to its disk, which is full or damaged: {error:#}"
+        )),
         Err(error) => Observation::Todo(format!("{error:#}")),
     })
+}
+
+/// Whether Redis answers that its last write to the disk failed. It forgets that by itself when a write works again.
+fn cannot_write(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("MISCONF")
 }
 
 fn apply(context: &Context) -> Result<()> {
@@ -80,7 +89,7 @@ fn apply(context: &Context) -> Result<()> {
     }
     let start = Instant::now();
     while let Err(error) = answer() {
-        if start.elapsed() > START {
+        if start.elapsed() > START || cannot_write(&error) {
             let unit = &facts.unit;
             return Err(
                 error.context(format!("waiting for Redis; `journalctl --unit {unit}` shows its last lines"))
