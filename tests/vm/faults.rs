@@ -55,10 +55,17 @@ impl Fault {
         let all = report.json["waiting"].as_array().into_iter().flatten();
         let why = all.filter(|why| is_named(why)).find_map(|why| why["why"].as_str()).unwrap_or_default();
         say(&format!("{:?}, named after {took:.1} s: {}: {why}", report.verdict, self.step));
-        let prompt = machine.shell("cat /etc/issue")?;
-        for word in self.words {
-            ensure!(prompt.contains(word), "the text above the login prompt does not say `{word}`: {prompt}");
+        // It is written after the report.
+        let says_all = |prompt: &str| self.words.iter().all(|word| prompt.contains(word));
+        let mut prompt = machine.shell("cat /etc/issue")?;
+        for _ in 0..20 {
+            if says_all(&prompt) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(500));
+            prompt = machine.shell("cat /etc/issue")?;
         }
+        ensure!(says_all(&prompt), "the text above the login prompt does not say {:?}: {prompt}", self.words);
         self.meanwhile.map_or(Ok(()), |meanwhile| meanwhile(site))
     }
 
