@@ -1,17 +1,18 @@
-//! One order of a certificate over ACME (RFC 8555) with the challenge http-01 by webroot or dns-01 by a program.
+//! One order of a certificate over ACME (RFC 8555), proven by http-01, tls-alpn-01 or dns-01.
 //!
 //! The account's key is on the disk before its first use, so a cut never makes a second account. Before the authority is asked
 //! to look, the answer to its challenge has been fetched from our own web server: a mistake of ours costs nothing of the
 //! authority's limits. Order and key are on the disk before a signature is asked for, so that a cut or a full disk after it does
 //! not cost another certificate: the next call fetches the one that was signed. The only asynchronous code of the appliance lives
-//! here, on one thread, for the time of one order.
+//! here: an order on one thread, the socket of tls-alpn-01 on another.
 
 mod answer;
 mod client;
 mod directory;
+mod proof;
 mod record;
+mod tls_alpn;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,8 +22,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use fs_err as fs;
 use instant_acme::{
-    Account, AuthorizationStatus, CertificateIdentifier, ChallengeType, Identifier, Key, NewOrder, Order,
-    OrderStatus, RetryPolicy,
+    Account, AuthorizationStatus, CertificateIdentifier, Identifier, Key, NewOrder, Order, OrderStatus,
+    RetryPolicy,
 };
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -30,12 +31,14 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use self::client::{Client, Pause};
-use self::record::Published;
+use self::proof::Held;
+use crate::durable;
 use crate::tls::certificate::Certificate;
-use crate::{durable, http};
 
 pub use answer::{Answer, CHALLENGES};
 pub use directory::{Directory, Window, look, renewal};
+pub use proof::Proof;
+pub use tls_alpn::{Divert, Gate, Standing};
 
 /// How long a whole order may take.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -81,37 +84,10 @@ pub struct Request<'a> {
     /// Folder of account keys, 0700.
     pub accounts: &'a Path,
     /// How the name is proven.
-    pub proof: Proof<'a>,
+    pub proof: &'a Proof,
     /// The certificate that this one takes the place of, by its [`renewal_id`](Certificate::renewal_id); only for an authority that
     /// gives renewal information.
     pub replaces: Option<&'a str>,
-}
-
-/// How a name is proven.
-#[derive(Debug, Clone, Copy)]
-pub enum Proof<'a> {
-    /// http-01: by what port 80 serves.
-    Http {
-        /// Folder that port 80 of the domain serves below `/.well-known/acme-challenge/`.
-        webroot: &'a Path,
-        /// Our own web server's port 80.
-        server: SocketAddr,
-    },
-    /// dns-01: by a record that a program puts into the zone.
-    Dns {
-        /// The program.
-        hook: &'a Path,
-        /// Whom to ask whether the record is there.
-        resolvers: &'a [SocketAddr],
-        /// Port of the zone's own servers.
-        zone_port: u16,
-    },
-}
-
-/// Where the proof lies for as long as anybody may look; the fields are there for their ends alone.
-enum Held<'a> {
-    Http { _answer: Answer },
-    Dns { _record: Published<'a> },
 }
 
 /// A signed certificate.
@@ -381,42 +357,14 @@ async fn answer<'a>(request: &Request<'a>, order: &mut Order, progress: &Progres
             AuthorizationStatus::Pending => {}
             status => bail!("the authority's wish is {status:?} before we could answer"),
         }
-        let (kind, name) = match request.proof {
-            Proof::Http { .. } => (ChallengeType::Http01, "http-01"),
-            Proof::Dns { .. } => (ChallengeType::Dns01, "dns-01"),
-        };
-        let challenge = authorization.challenge(kind);
-        let mut challenge = challenge.with_context(|| format!("the authority offers no {name} challenge"))?;
-        let key = challenge.key_authorization();
-        held.push(match request.proof {
-            Proof::Http { webroot, server } => Held::Http {
-                _answer: served(request.domain, webroot, server, &challenge.token, key.as_str())?,
-            },
-            Proof::Dns { hook, resolvers, zone_port } => {
-                let record = Published::put(hook, request.domain, &key.dns_value())?;
-                record.wait(resolvers, zone_port)?;
-                Held::Dns { _record: record }
-            }
-        });
+        let mut challenge = authorization
+            .challenge(request.proof.kind())
+            .with_context(|| format!("the authority offers no {} challenge", request.proof.method()))?;
+        held.push(request.proof.put(request.domain, &challenge)?);
         progress.costs();
         challenge.set_ready().await.context("telling the authority to look")?;
     }
     Ok(held)
-}
-
-/// An answer in the webroot that our own web server has given out.
-fn served(domain: &str, webroot: &Path, server: SocketAddr, token: &str, content: &str) -> Result<Answer> {
-    let answer = Answer::put(webroot, token, content)?;
-    let path = format!("/{CHALLENGES}/{token}");
-    let own = http::get(server, domain, &path, Duration::from_secs(10))
-        .context("fetching the answer to the challenge from our own web server")?;
-    if own.status != 200 || own.body.trim() != content {
-        bail!(
-            "our own web server answers `{path}` with {} and not with what lies in the webroot",
-            own.status
-        );
-    }
-    Ok(answer)
 }
 
 /// The error of the first challenge that has one.

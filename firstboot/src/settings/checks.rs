@@ -141,7 +141,7 @@ fn certificate(settings: &Settings) -> Option<(&'static str, &'static str)> {
             "`challenge = \"dns-01\"` and `dns-hook`, the program that changes the zone, go together: give both or neither",
         ));
     }
-    if tls.challenge == Challenge::Dns01 && tls.mode != TlsMode::Acme {
+    if tls.challenge != Challenge::Http01 && tls.mode != TlsMode::Acme {
         return Some(("tls.challenge", "a challenge goes with `mode = \"acme\"` only: change one of them"));
     }
     if !tls.proxies.is_empty() && tls.mode != TlsMode::Offload {

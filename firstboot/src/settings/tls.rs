@@ -14,7 +14,7 @@ use super::Secret;
 pub struct Tls {
     /// Where it comes from.
     pub mode: TlsMode,
-    /// How strictly DNS and port 80 are looked at before an authority is asked.
+    /// How strictly DNS and the way to this machine are looked at before an authority is asked.
     pub preflight: Preflight,
     /// How the name is proven to an authority.
     pub challenge: Challenge,
@@ -47,7 +47,7 @@ pub enum TlsMode {
     Offload,
 }
 
-/// How strictly DNS and port 80 are looked at before an authority is asked.
+/// How strictly DNS and the way to this machine are looked at before an authority is asked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preflight {
@@ -67,6 +67,9 @@ pub enum Challenge {
     #[default]
     #[serde(rename = "http-01")]
     Http01,
+    /// By what answers on port 443 of the name: for a house whose port 80 is shut.
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
     /// By a record in its zone: for a machine that nobody can reach.
     #[serde(rename = "dns-01")]
     Dns01,

@@ -7,6 +7,7 @@
 //! names, so its user never reaches them: the image's rules say so, and where the firewall is off this step does. It is an early one
 //! too, because the application is started before first boot has read its settings.
 
+mod diversion;
 mod iptables;
 mod nftables;
 
@@ -16,6 +17,8 @@ use crate::context::Context;
 use crate::engine::{self, Needs, Observation, Step};
 use crate::facts::FirewallBackend;
 use crate::{passwd, systemd};
+
+pub use diversion::Diversion;
 
 /// The step.
 pub const STEP: Step = Step {
@@ -62,6 +65,10 @@ fn observe(context: &Context) -> Result<Observation> {
     if !is_walled(context)? {
         return Ok(Observation::Todo("keep the application from the cloud's metadata".to_owned()));
     }
+    // The process that wanted it was killed: no other step is at work while this one looks.
+    if diversion::is_there(context.facts.system.firewall)? {
+        return Ok(Observation::Todo("lead port 443 back to the web server".to_owned()));
+    }
     let Some(settings) = &context.settings else { return Ok(Observation::Done) };
     Ok(judge(settings.firewall, look(context)?))
 }
@@ -78,6 +85,7 @@ fn judge(wanted: bool, seen: Seen) -> Observation {
 }
 
 fn apply(context: &Context) -> Result<()> {
+    diversion::end(context.facts.system.firewall)?;
     let switched = match &context.settings {
         None => Ok(()),
         Some(settings) => look(context).and_then(|seen| {

@@ -14,7 +14,7 @@ use crate::context::Context;
 use crate::engine::{self, Needs, Observation, Step};
 use crate::exec::Run;
 use crate::facts::ImageFacts;
-use crate::settings::{Listen, Settings, TlsMode};
+use crate::settings::{Challenge, Listen, Settings, TlsMode};
 use crate::steps::storage::guard;
 use crate::tls::certificate::now;
 use crate::tls::{probe, selfsigned, store};
@@ -32,6 +32,10 @@ pub const STEP: Step = Step {
 
 /// Where the answers to an authority's challenges lie; nginx reads it.
 pub const WEBROOT: &str = "/var/lib/letsencrypt/webroot";
+
+/// Where HTTPS is taken from a socket of our own, which stands before port 443 while a name is proven by tls-alpn-01; the first line says
+/// who the visitor is.
+pub const INNER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
 
 const TEMPLATE: &str = include_str!("../../templates/mstdn.conf");
 /// Port 80 when port 443 serves the instance.
@@ -160,6 +164,14 @@ pub fn loopback(listen: Listen, port: u16) -> SocketAddr {
     }
 }
 
+/// Every address of the families that nginx answers on, and a port that is free.
+pub fn anywhere(listen: Listen) -> SocketAddr {
+    match listen {
+        Listen::Ipv6 | Listen::Dual => SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
+        Listen::Ipv4 => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
+    }
+}
+
 /// The pair in force, if nginx can serve it. One from an authority serves even when it has run out, since what it has been
 /// replaced with by then is no better; the step `certificate` renews it.
 fn usable_pair(context: &Context) -> Result<store::Pair> {
@@ -244,6 +256,16 @@ fn render(facts: &ImageFacts, settings: &Settings, tls13: bool) -> String {
     // nginx's table of names has rows of 64 bytes unless told otherwise.
     let hash = if domain.len() > 40 { "server_names_hash_bucket_size 512;\n" } else { "" };
     let public = format!("{}/public", facts.application.root);
+    let has_inner = settings.tls.mode == TlsMode::Acme && settings.tls.challenge == Challenge::TlsAlpn01;
+    let secure = |words: &str, is_default| {
+        let outer = listens(listen, 443, &format!(" {words}"), is_default);
+        if has_inner { format!("{outer}\n    listen {INNER} {words} proxy_protocol;") } else { outer }
+    };
+    let visitors = if has_inner {
+        format!("\n    set_real_ip_from {};\n    real_ip_header proxy_protocol;", INNER.ip())
+    } else {
+        String::new()
+    };
     let text = if settings.tls.mode == TlsMode::Offload {
         let trust = |prefix| format!("{prefix} 1;");
         let balancers: Vec<String> = settings.tls.proxies.iter().map(trust).collect();
@@ -260,11 +282,11 @@ fn render(facts: &ImageFacts, settings: &Settings, tls13: bool) -> String {
     } else {
         TEMPLATE
             .replace("{{front}}", REDIRECT)
-            .replace("{{https-default}}", &listens(listen, 443, " ssl http2 default_server", true))
+            .replace("{{https-default}}", &secure("ssl http2 default_server", true))
             .replace("{{tls-default}}", &tls)
             .replace("{{others}}", "return 444;")
-            .replace("{{https}}", &listens(listen, 443, " ssl http2", false))
-            .replace("{{tls}}", &tls)
+            .replace("{{https}}", &secure("ssl http2", false))
+            .replace("{{tls}}", &format!("{tls}{visitors}"))
             .replace("{{scheme}}", "https")
     };
     let limit = match settings.web.max_body_mib {

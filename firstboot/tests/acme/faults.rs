@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use firstboot::acme::{Gate, Proof};
 use firstboot::settings::{Listen, Preflight};
 use firstboot::steps::certificate::authority::Plan;
 use firstboot::tls::certificate::Certificate;
@@ -17,15 +18,13 @@ use crate::pebble::{Authority, Names, free_ports, serve};
 fn plan(folder: &Path, directory: &str, ca: &str, resolver: SocketAddr, server: SocketAddr) -> Plan {
     Plan {
         folder: folder.join("acme"),
-        webroot: folder.join("webroot"),
-        server,
+        proof: Proof::Http { webroot: folder.join("webroot"), server },
         domain: DOMAIN.to_owned(),
         directory: directory.to_owned(),
         rehearsal: None,
         ca: Some(ca.to_owned()),
         email: None,
         preflight: Preflight::Strict,
-        hook: None,
         listen: Listen::Ipv6,
         own: vec!["2001:db8::101".parse().unwrap(), "::1".parse().unwrap()],
         resolvers: vec![resolver],
@@ -134,7 +133,9 @@ fn caa_that_forbids_and_a_shut_port_stop_before_the_order() {
     caa("stub.example");
 
     let [port] = free_ports();
-    let shut = Plan { server: SocketAddr::new(stage.web.ip(), port), ..stage.plan() };
+    let server = SocketAddr::new(stage.web.ip(), port);
+    let shut =
+        Plan { proof: Proof::Http { webroot: stage.folder.path().join("webroot"), server }, ..stage.plan() };
     let said = refused(&shut);
     assert!(said.contains("at `::1` could not be fetched: Connection refused"), "{said}");
     assert_eq!(stage.stub.count("/order"), 0);
@@ -201,7 +202,11 @@ fn a_refusal_is_not_repeated_before_dns_says_something_else() {
     let plan = stage.plan();
     stage.stub.fail("/order", [fault(403, Some("connection"), None)]);
     let said = refused(&plan);
-    assert!(said.contains("(connection); let the world reach port 80 of this machine"), "{said}");
+    let port = stage.web.port();
+    assert!(
+        said.contains(&format!("(connection); let the world reach port {port} of this machine")),
+        "{said}"
+    );
     assert_eq!(plan.waits(&now()), Some(said));
     stage.names.tell("add-a", &serde_json::json!({ "host": DOMAIN, "addresses": ["192.0.2.1"] }));
     assert_eq!(plan.waits(&now()), None);
@@ -251,7 +256,7 @@ fn the_first_order_is_rehearsed_where_nobody_counts() {
     assert_eq!(accounts().count(), 1, "the real directory was asked");
 
     // Pebble looks at the web server of its own folder.
-    let plan = Plan { server: authority.web, webroot: authority.webroot(), ..plan };
+    let plan = Plan { proof: Proof::Http { webroot: authority.webroot(), server: authority.web }, ..plan };
     let pebbles = plan.obtain(&later(3600)).unwrap();
     assert!(Certificate::from_chain(&pebbles.chain).unwrap().issuer.contains("Pebble"));
     assert_eq!(stage.stub.count("/finalize"), 1);
@@ -287,6 +292,35 @@ fn a_renewal_says_what_it_replaces() {
 }
 
 #[test]
+fn a_house_without_port_80_proves_its_name_on_port_443() {
+    let authority = Authority::start(5, true);
+    let folder = authority.folder.path();
+    let nobody = free_ports::<1>()[0];
+    let nobody = SocketAddr::from(([127, 0, 0, 1], nobody));
+    let gate = Gate { listen: authority.tls, front: authority.tls, web: nobody, diversion: None };
+    let plan = plan(folder, &authority.directory, &authority.ca, authority.names.resolver, nobody);
+    // Somebody else has the port that the name leads to: what is wrong here costs nothing.
+    let other = std::net::TcpListener::bind("[::1]:0").unwrap();
+    let front = other.local_addr().unwrap();
+    std::thread::spawn(move || other.incoming().flatten().for_each(drop));
+    let elsewhere =
+        Proof::TlsAlpn(Gate { listen: SocketAddr::from(([127, 0, 0, 1], 0)), front, ..gate.clone() });
+    let said = refused(&Plan { proof: elsewhere.clone(), ..plan.clone() });
+    let expected = format!("the answer for `{DOMAIN}` (tls-alpn-01) at `::1` could not be fetched: ");
+    assert!(said.starts_with(&expected), "{said}");
+    assert!(said.contains(&format!("let port {} of this machine be open", front.port())), "{said}");
+    // Our own look at it comes before the authority's in any case.
+    let said = refused(&Plan { proof: elsewhere, preflight: Preflight::Off, ..plan.clone() });
+    assert!(said.starts_with("looking at our own answer to the challenge"), "{said}");
+
+    // Nothing is looked at beforehand, since without a diversion there is one socket after the other on the same port.
+    let by_443 = Plan { proof: Proof::TlsAlpn(gate), preflight: Preflight::Off, ..plan };
+    let issued = by_443.obtain(&now()).unwrap();
+    assert!(Certificate::from_chain(&issued.chain).unwrap().is_for(DOMAIN));
+    by_443.settle().unwrap();
+}
+
+#[test]
 fn a_machine_that_nobody_can_reach_proves_its_name_by_dns() {
     let authority = Authority::start(0, false);
     let folder = authority.folder.path();
@@ -300,7 +334,10 @@ fn a_machine_that_nobody_can_reach_proves_its_name_by_dns() {
     fs_err::write(&hook, text).unwrap();
     fs_err::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let plan = plan(folder, &authority.directory, &authority.ca, authority.names.resolver, authority.web);
-    let plan = Plan { hook: Some(hook), ..plan };
+    let plan = Plan {
+        proof: Proof::Dns { hook, resolvers: plan.resolvers.clone(), zone_port: plan.zone_port },
+        ..plan
+    };
     let issued = plan.obtain(&now()).unwrap();
     assert!(Certificate::from_chain(&issued.chain).unwrap().is_for(DOMAIN));
     assert_eq!(fs_err::read_to_string(folder.join("called")).unwrap(), "present\ncleanup\n");

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 #![allow(clippy::disallowed_methods, reason = "tests set their own scene, in folders that nobody keeps")]
 
+mod diversion;
 mod faults;
 mod order;
 mod pebble;

@@ -11,13 +11,14 @@ fn an_order_ends_with_a_chain_and_its_key() {
     // So many that the client's own three attempts are sometimes not enough, and ours practically always.
     let authority = Authority::start(20, true);
     let (accounts, webroot) = (authority.accounts(), authority.webroot());
+    let proof = Proof::Http { webroot: webroot.clone(), server: authority.web };
     let request = Request {
         directory: &authority.directory,
         ca: Some(&authority.ca),
         email: Some("admin@example.net"),
         domain: DOMAIN,
         accounts: &accounts,
-        proof: Proof::Http { webroot: &webroot, server: authority.web },
+        proof: &proof,
         replaces: None,
     };
     let issued = order(&request).unwrap();
@@ -45,13 +46,14 @@ fn an_order_ends_with_a_chain_and_its_key() {
 fn failures_say_who_failed() {
     let authority = Authority::start(0, true);
     let (accounts, webroot) = (authority.accounts(), authority.webroot());
+    let proof = Proof::Http { webroot: webroot.clone(), server: authority.web };
     let request = Request {
         directory: &authority.directory,
         ca: Some(&authority.ca),
         email: None,
         domain: DOMAIN,
         accounts: &accounts,
-        proof: Proof::Http { webroot: &webroot, server: authority.web },
+        proof: &proof,
         replaces: None,
     };
 
@@ -66,9 +68,8 @@ fn failures_say_who_failed() {
 
     // Our own web server does not serve the webroot: the authority is not asked to look.
     let empty = authority.folder.path().join("elsewhere");
-    let ours =
-        order(&Request { proof: Proof::Http { webroot: &empty, server: authority.web }, ..request.clone() })
-            .unwrap_err();
+    let ours = Proof::Http { webroot: empty.clone(), server: authority.web };
+    let ours = order(&Request { proof: &ours, ..request.clone() }).unwrap_err();
     assert!(!ours.is_refusal && ours.text.contains("our own web server answers"), "{ours:?}");
 
     // A directory whose HTTPS nobody vouches for, and one that is not there.
@@ -80,8 +81,7 @@ fn failures_say_who_failed() {
     assert!(!absent.is_refusal && absent.text.contains("refused"), "{absent:?}");
 
     // The authority looks elsewhere than we do: port 80 of the name leads to another machine.
-    let other = serve(empty.clone());
-    let seen =
-        order(&Request { proof: Proof::Http { webroot: &empty, server: other }, ..request }).unwrap_err();
+    let other = Proof::Http { webroot: empty.clone(), server: serve(empty) };
+    let seen = order(&Request { proof: &other, ..request }).unwrap_err();
     assert!(seen.is_refusal && seen.text.contains("unauthorized"), "{seen:?}");
 }

@@ -58,6 +58,8 @@ pub struct Authority {
     pub directory: String,
     pub ca: String,
     pub web: SocketAddr,
+    /// Where it looks for answers to tls-alpn-01; nobody listens there yet.
+    pub tls: SocketAddr,
     pub names: Names,
 }
 
@@ -66,7 +68,7 @@ impl Authority {
     /// Without `is_known` no name has an address until one is given to it.
     pub fn start(rejected: u8, is_known: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let [api, management] = free_ports();
+        let [api, management, tls] = free_ports();
         let names = Names::start(is_known);
         let web = serve(folder.path().join("webroot"));
         let (ca, certificate, key) = authority_tls();
@@ -81,7 +83,7 @@ impl Authority {
             "certificate": write("pebble.pem", &certificate),
             "privateKey": write("pebble.key", &key),
             "httpPort": web.port(),
-            "tlsPort": web.port(),
+            "tlsPort": tls,
             "domainBlocklist": ["blocked.example.net"],
         }});
         let config = write("pebble.json", &config.to_string());
@@ -92,7 +94,9 @@ impl Authority {
             &[("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_WFE_NONCEREJECT", &rejected.to_string())],
         )];
         wait_for(SocketAddr::from(([127, 0, 0, 1], api)));
-        Authority { folder, children, directory: format!("https://localhost:{api}/dir"), ca, web, names }
+        let directory = format!("https://localhost:{api}/dir");
+        let tls = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), tls);
+        Authority { folder, children, directory, ca, web, tls, names }
     }
 
     pub fn accounts(&self) -> PathBuf {

@@ -187,17 +187,18 @@ const MACHINE: &[Field] = &[
         kind: Kind::Choice(&["strict", "warn", "off"]),
         category: WEB,
         label: "Certificate: look before an order",
-        description: "strict: nothing is ordered before DNS and port 80 are right; warn: for a proxy in front, whose addresses are not this \
+        description: "strict: nothing is ordered before DNS and the way to this machine are right; warn: for a proxy in front, whose addresses are not this \
                       machine's; off.",
         default: Some("strict"),
         example: "warn",
     },
     Field {
         path: "tls.challenge",
-        kind: Kind::Choice(&["http-01", "dns-01"]),
+        kind: Kind::Choice(&["http-01", "tls-alpn-01", "dns-01"]),
         category: WEB,
         label: "Certificate: proof of the name",
-        description: "http-01: by port 80; dns-01: by a record that the program below puts into the zone, for a machine that nobody can reach.",
+        description: "http-01: by port 80; tls-alpn-01: by port 443, where port 80 is shut; dns-01: by a record that the program below puts \
+                      into the zone, for a machine that nobody can reach.",
         default: Some("http-01"),
         example: "dns-01",
     },

@@ -1,25 +1,30 @@
 //! The way to a certificate from an authority, with everything looked at beforehand that can be looked at.
 //!
-//! DNS, then the authority's directory (and with it our clock), CAA, port 80, what was already asked for; only then an order, and
+//! DNS, then the authority's directory (and with it our clock), CAA, the port that it will look at, what was already asked for; only then an order, and
 //! before the first one in these circumstances a rehearsal where the authority has a place for it. Whatever stands in the way
 //! before the order costs nothing and is looked at again within a minute.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use fs_err as fs;
 
 use super::attempts::Attempts;
 use super::ledger::{Ledger, What};
 use super::preflight::{self, Question, look};
-use crate::acme::{self, Failure, Issued, Proof};
+use crate::acme::{self, Failure, Gate, Issued, Proof};
 use crate::context::Context;
-use crate::settings::{Directory, Listen, Preflight};
+use crate::settings::{Challenge, Directory, Listen, Preflight, Settings};
+use crate::steps::firewall::Diversion;
 use crate::steps::{network, nginx};
 use crate::tls::moment::Moment;
 use crate::{dns, durable};
+
+/// The port of name servers.
+const DNS: u16 = 53;
 
 /// Where the fingerprint of the last successful rehearsal is.
 const REHEARSED: &str = "rehearsed";
@@ -29,10 +34,8 @@ const REHEARSED: &str = "rehearsed";
 pub struct Plan {
     /// Folder of accounts and of what is remembered, 0700.
     pub folder: PathBuf,
-    /// Folder that port 80 serves below `/.well-known/acme-challenge/`.
-    pub webroot: PathBuf,
-    /// Our own web server, and the port by which the name leads to it.
-    pub server: SocketAddr,
+    /// How the name is proven.
+    pub proof: Proof,
     /// The one name of the certificate.
     pub domain: String,
     /// URL of the directory.
@@ -45,8 +48,6 @@ pub struct Plan {
     pub email: Option<String>,
     /// How strict to be.
     pub preflight: Preflight,
-    /// The program that puts the proof into DNS; without it, it is fetched from our web server.
-    pub hook: Option<PathBuf>,
     /// The families that the web server answers on.
     pub listen: Listen,
     /// This machine's addresses, those that it shall be known by first.
@@ -80,21 +81,20 @@ impl Plan {
             let path = context.path(&format!("/sys/class/net/{interface}/ifindex"));
             fs::read_to_string(path).ok()?.trim().parse().ok()
         };
+        let resolvers = dns::resolvers(&resolv_conf, index);
         Ok(Plan {
             folder: folder(context),
-            webroot: context.path(nginx::WEBROOT),
-            server: nginx::loopback(settings.web.listen, 80),
+            proof: proof(context, settings, &resolvers)?,
             domain: settings.site().to_string(),
             directory: settings.acme.directory.url().to_owned(),
             rehearsal: settings.acme.directory.rehearsal().map(str::to_owned),
             ca: settings.acme.ca.clone(),
             email: settings.acme.email.clone(),
             preflight: settings.tls.preflight,
-            hook: settings.tls.dns_hook.as_ref().map(PathBuf::from),
             listen: settings.web.listen,
             own,
-            resolvers: dns::resolvers(&resolv_conf, index),
-            zone_port: 53,
+            resolvers,
+            zone_port: DNS,
             replaces: None,
         })
     }
@@ -119,10 +119,7 @@ impl Plan {
             email: self.email.as_deref(),
             domain: &self.domain,
             accounts: &self.folder,
-            proof: match &self.hook {
-                Some(hook) => Proof::Dns { hook, resolvers: &self.resolvers, zone_port: self.zone_port },
-                None => Proof::Http { webroot: &self.webroot, server: self.server },
-            },
+            proof: &self.proof,
             replaces: None,
         }
     }
@@ -157,7 +154,7 @@ impl Plan {
         let seen = self.look();
         // Where DNS is the proof, nobody has to find this machine.
         let targets = match &seen {
-            Some(seen) if self.hook.is_none() => {
+            Some(seen) if self.proof.port().is_some() => {
                 self.checked(preflight::targets(&self.question(), seen), &mut notes)?
             }
             _ => Vec::new(),
@@ -169,11 +166,10 @@ impl Plan {
             Err(failure) => return Err(self.fail(&failure, view.as_deref(), &notes, now)),
         };
         if let Some(seen) = &seen {
-            let method = if self.hook.is_some() { "dns-01" } else { "http-01" };
-            let caa = preflight::caa(&self.domain, &directory.identities, method, seen);
+            let caa = preflight::caa(&self.domain, &directory.identities, self.proof.method(), seen);
             self.checked(caa, &mut notes)?;
-            let fetched = preflight::fetch(&self.domain, &targets, &self.webroot, self.server.port());
-            let warning = self.checked(fetched, &mut notes)?;
+            let reached = preflight::reach(&self.domain, &targets, &self.proof);
+            let warning = self.checked(reached, &mut notes)?;
             notes.extend(warning);
         }
         // The authority has confirmed the clock, so what lies in the future was written down by one that was wrong.
@@ -262,7 +258,7 @@ impl Plan {
     /// Writes a failure down; the error is the whole sentence.
     fn fail(&self, failure: &Failure, view: Option<&str>, notes: &[String], now: &Moment) -> anyhow::Error {
         let mut text = failure.text.clone();
-        if let Some(remedy) = remedy(failure) {
+        if let Some(remedy) = remedy(failure, &self.proof) {
             text.push_str(&format!("; {remedy}"));
         }
         for note in notes {
@@ -287,29 +283,57 @@ fn local(error: &anyhow::Error) -> Failure {
 }
 
 /// What the operator can do about a refusal; nothing when the authority's own sentence says it.
-fn remedy(failure: &Failure) -> Option<&'static str> {
-    Some(match failure.kind.as_deref() {
-        Some("connection") => {
-            "let the world reach port 80 of this machine: open it in every firewall and lead it here on the router"
+fn remedy(failure: &Failure, proof: &Proof) -> Option<String> {
+    let remedy = match (failure.kind.as_deref(), proof.port()) {
+        (Some("connection"), Some(port)) => {
+            return Some(format!(
+                "let the world reach port {port} of this machine: open it in every firewall and lead it here on the router"
+            ));
         }
-        Some("unauthorized") => {
-            "port 80 of the name leads to another web server: let its records, and the router's port 80, lead to this machine"
+        (Some("unauthorized"), Some(port)) => {
+            return Some(format!(
+                "port {port} of the name leads to another server: let its records, and the router's port {port}, lead to this machine"
+            ));
         }
-        Some("dns") => "mend the name's DNS: this machine and the authority do not see the same",
-        Some("caa") => "change the name's CAA record",
-        Some("rejectedIdentifier") => {
+        (Some("connection" | "unauthorized" | "dns"), _) => {
+            "mend the name's DNS: this machine and the authority do not see the same"
+        }
+        (Some("caa"), _) => "change the name's CAA record",
+        (Some("rejectedIdentifier"), _) => {
             "the authority does not sign for this name: choose another `acme.directory`"
         }
-        Some("rateLimited") => "its limits end with time alone",
-        Some("badNonce" | "serverInternal") => {
+        (Some("rateLimited"), _) => "its limits end with time alone",
+        (Some("badNonce" | "serverInternal"), _) => {
             "the trouble is the authority's own, so nothing is to be done here"
         }
-        Some("externalAccountRequired") => {
+        (Some("externalAccountRequired"), _) => {
             "it wants an account that was made elsewhere, so choose another `acme.directory`"
         }
-        Some(_) => return None,
-        None if failure.is_refusal => return None,
-        None => "let this machine reach the authority over HTTPS, or check `acme.directory`",
+        (Some(_), _) => return None,
+        (None, _) if failure.is_refusal => return None,
+        (None, _) => "let this machine reach the authority over HTTPS, or check `acme.directory`",
+    };
+    Some(remedy.to_owned())
+}
+
+/// How this machine proves its name.
+fn proof(context: &Context, settings: &Settings, resolvers: &[SocketAddr]) -> Result<Proof> {
+    let listen = settings.web.listen;
+    Ok(match settings.tls.challenge {
+        Challenge::Http01 => {
+            Proof::Http { webroot: context.path(nginx::WEBROOT), server: nginx::loopback(listen, 80) }
+        }
+        Challenge::TlsAlpn01 => Proof::TlsAlpn(Gate {
+            listen: nginx::anywhere(listen),
+            front: nginx::loopback(listen, 443),
+            web: nginx::INNER,
+            diversion: Some(Arc::new(Diversion::new(context.facts.system.firewall, listen))),
+        }),
+        Challenge::Dns01 => Proof::Dns {
+            hook: settings.tls.dns_hook.as_ref().map(PathBuf::from).context("`dns-hook` is not set")?,
+            resolvers: resolvers.to_vec(),
+            zone_port: DNS,
+        },
     })
 }
 

@@ -9,7 +9,6 @@ pub(crate) mod look;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -17,7 +16,7 @@ use rand::Rng;
 use rand::distr::Alphanumeric;
 
 use self::look::{CaaSeen, Seen, Source};
-use crate::acme::{Answer, CHALLENGES};
+use crate::acme::{Answer, CHALLENGES, Proof, Standing};
 use crate::dns::{Caa, Reply, addresses};
 use crate::settings::Listen;
 use crate::{http, stamp};
@@ -261,28 +260,49 @@ pub(crate) fn fingerprint(question: &Question<'_>, seen: &Seen) -> Option<String
     Some(stamp::hash(format!("{} {:?} {ips:?} {caa}", question.domain, question.listen).as_bytes()))
 }
 
-/// Fetches an answer to a challenge as an authority would, by every address of the name. What is wrong with our own addresses is
+/// Looks at an answer to a challenge as an authority would, by every address of the name. What is wrong with our own addresses is
 /// an error: nobody else can answer there. Beyond a router that translates, it is a warning: many routers do not lead their own
 /// public address back in, and the authority, which comes from outside, may see what we cannot.
-pub(crate) fn fetch(
-    domain: &str,
+pub(crate) fn reach(domain: &str, targets: &[Target], proof: &Proof) -> Result<Option<String>, String> {
+    let said = |error: anyhow::Error| format!("{error:#}");
+    match proof {
+        Proof::Http { webroot, server } => {
+            let (token, content) = (format!("appliance-{}", random(24)), random(40));
+            let _answer = Answer::put(webroot, &token, &content).map_err(said)?;
+            let path = format!("/{CHALLENGES}/{token}");
+            each(targets, &format!("`http://{domain}{path}`"), server.port(), |address| {
+                match http::get(address, domain, &path, PATIENCE) {
+                    Ok(own) if own.status == 200 && own.body.trim() == content => Ok(()),
+                    Ok(own) => Err(format!("the answer is {} and not what lies here", own.status)),
+                    Err(error) => Err(error.root_cause().to_string()),
+                }
+            })
+        }
+        Proof::TlsAlpn(gate) => {
+            let digest: [u8; 32] = rand::rng().random();
+            let answer = Standing::put(gate, domain, &digest).map_err(said)?;
+            each(targets, &format!("the answer for `{domain}` (tls-alpn-01)"), gate.front.port(), |address| {
+                answer.look(address).map_err(|error| error.root_cause().to_string())
+            })
+        }
+        Proof::Dns { .. } => Ok(None),
+    }
+}
+
+fn random(length: usize) -> String {
+    rand::rng().sample_iter(Alphanumeric).take(length).map(char::from).collect()
+}
+
+fn each(
     targets: &[Target],
-    webroot: &Path,
+    what: &str,
     port: u16,
+    look: impl Fn(SocketAddr) -> Result<(), String>,
 ) -> Result<Option<String>, String> {
-    let random =
-        |length| -> String { rand::rng().sample_iter(Alphanumeric).take(length).map(char::from).collect() };
-    let (token, content) = (format!("appliance-{}", random(24)), random(40));
-    let _answer = Answer::put(webroot, &token, &content).map_err(|error| format!("{error:#}"))?;
-    let path = format!("/{CHALLENGES}/{token}");
     let mut warning = None;
     for target in targets.iter().take(MOST_TARGETS) {
-        let cause = match http::get(SocketAddr::new(target.ip, port), domain, &path, PATIENCE) {
-            Ok(own) if own.status == 200 && own.body.trim() == content => continue,
-            Ok(own) => format!("the answer is {} and not what lies here", own.status),
-            Err(error) => error.root_cause().to_string(),
-        };
-        let text = format!("`http://{domain}{path}` at `{}` could not be fetched: {cause}", target.ip);
+        let Err(cause) = look(SocketAddr::new(target.ip, port)) else { continue };
+        let text = format!("{what} at `{}` could not be fetched: {cause}", target.ip);
         if target.is_own {
             return Err(format!(
                 "{text}; see `systemctl status nginx`, and let port {port} of this machine be open"

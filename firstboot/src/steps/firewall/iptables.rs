@@ -4,11 +4,16 @@
 
 use anyhow::{Context as _, Result};
 
+use super::diversion;
 use crate::context::Context;
 use crate::exec::Run;
 
 /// The chain of what may come in.
 pub(super) const CHAIN: &str = "APPLIANCE";
+
+/// The chain that leads port 443 elsewhere, in the table `nat`, and the chains that lead to it.
+const DIVERSION: &str = "APPLIANCE_CHALLENGE";
+const DIVERTED: [&str; 2] = ["PREROUTING", "OUTPUT"];
 
 /// One family.
 struct Family {
@@ -31,6 +36,67 @@ impl Family {
     /// Whether what comes in goes through our chain.
     fn is_closed(&self) -> Result<bool> {
         Ok(leads_to_chain(&self.run(&["-S", "INPUT"]).text()?))
+    }
+}
+
+/// Leads new connections to port 443 of this machine to another one, those of its own programs too.
+pub(super) fn divert(families: &[diversion::Family], port: u16) -> Result<()> {
+    for family in families {
+        match family {
+            diversion::Family::Ipv4 => IPV4.divert(port)?,
+            diversion::Family::Ipv6 => IPV6.divert(port)?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether port 443 is led elsewhere.
+pub(super) fn is_diverted() -> Result<bool> {
+    Ok(IPV4.is_diverted()? || IPV6.is_diverted()?)
+}
+
+/// Leads it nowhere else, as often as one likes.
+pub(super) fn end_diversion() -> Result<()> {
+    IPV4.end_diversion()?;
+    IPV6.end_diversion()
+}
+
+impl Family {
+    fn divert(&self, port: u16) -> Result<()> {
+        self.end_diversion()?;
+        let nat = |args: &[&str]| self.run(&[&["-t", "nat"], args].concat()).text().map(drop);
+        nat(&["-N", DIVERSION])?;
+        // First packets alone: where the firewall is off, the kernel meets connections in the middle, and takes them for new ones.
+        let rule = format!(
+            "-A {DIVERSION} -p tcp -m tcp --dport 443 --syn -m addrtype --dst-type LOCAL -j REDIRECT --to-ports {port}"
+        );
+        nat(&rule.split(' ').collect::<Vec<_>>())?;
+        // Last, so that nothing is led away by half.
+        DIVERTED.iter().try_for_each(|chain| nat(&["-I", chain, "1", "-j", DIVERSION]))
+    }
+
+    /// What the table `nat` holds; nothing where the kernel does not know it, or the family.
+    fn nat(&self) -> Result<String> {
+        Ok(self.run(&["-t", "nat", "-S"]).output()?.stdout)
+    }
+
+    fn is_diverted(&self) -> Result<bool> {
+        Ok(self.nat()?.lines().any(|line| line == format!("-N {DIVERSION}")))
+    }
+
+    fn end_diversion(&self) -> Result<()> {
+        let rules = self.nat()?;
+        let nat = |args: &[&str]| self.run(&[&["-t", "nat"], args].concat()).text().map(drop);
+        for chain in DIVERTED {
+            if rules.lines().any(|line| line == format!("-A {chain} -j {DIVERSION}")) {
+                nat(&["-D", chain, "-j", DIVERSION])?;
+            }
+        }
+        if rules.lines().any(|line| line == format!("-N {DIVERSION}")) {
+            nat(&["-F", DIVERSION])?;
+            nat(&["-X", DIVERSION])?;
+        }
+        Ok(())
     }
 }
 

@@ -1,7 +1,8 @@
-//! The rules as nftables has them: one table for what comes in, one for the wall around the metadata.
+//! The rules as nftables has them: one table for what comes in, one for the wall around the metadata, one that comes and goes.
 
 use anyhow::{Context as _, Result};
 
+use super::diversion::Family;
 use crate::exec::Run;
 
 /// The table of what may come in, in `/etc/nftables.conf`.
@@ -54,6 +55,47 @@ pub(super) fn wall_text(uid: u32) -> String {
         "{WALL}\ndelete {WALL}\n{WALL} {{\n    chain output {{\n        type filter hook output priority filter; policy accept;\n        \
          {ipv4}\n        {ipv6}\n    }}\n}}\n"
     )
+}
+
+/// The table that leads port 443 elsewhere.
+const DIVERSION: &str = "table inet appliance_challenge";
+
+/// Leads new connections to port 443 of this machine to another one, those of its own programs too.
+pub(super) fn divert(families: &[Family], port: u16) -> Result<()> {
+    Run::new("nft", &["-f", "-"]).stdin(diversion_text(families, port)).text().map(drop)
+}
+
+/// The diversion as `nft` reads it. First packets alone: where the firewall is off, the kernel meets connections in the middle, and takes
+/// them for new ones.
+pub(super) fn diversion_text(families: &[Family], port: u16) -> String {
+    let rules: Vec<String> = families
+        .iter()
+        .map(|family| {
+            let family = match family {
+                Family::Ipv4 => "ipv4",
+                Family::Ipv6 => "ipv6",
+            };
+            format!(
+                "        meta nfproto {family} fib daddr type local tcp dport 443 tcp flags & (fin | syn | rst | ack) == syn redirect to \
+                 :{port}\n"
+            )
+        })
+        .collect();
+    let rules = rules.concat();
+    format!(
+        "{DIVERSION}\ndelete {DIVERSION}\n{DIVERSION} {{\n    chain prerouting {{\n        type nat hook prerouting priority -100; policy \
+         accept;\n{rules}    }}\n    chain output {{\n        type nat hook output priority -100; policy accept;\n{rules}    }}\n}}\n"
+    )
+}
+
+/// Whether port 443 is led elsewhere.
+pub(super) fn is_diverted() -> Result<bool> {
+    Ok(has_table(&ruleset()?, DIVERSION))
+}
+
+/// Leads it nowhere else, as often as one likes.
+pub(super) fn end_diversion() -> Result<()> {
+    Run::new("nft", &["-f", "-"]).stdin(format!("{DIVERSION}\ndelete {DIVERSION}\n")).text().map(drop)
 }
 
 fn ruleset() -> Result<String> {

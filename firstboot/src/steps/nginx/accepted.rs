@@ -83,6 +83,7 @@ fn every_kind_of_site_is_accepted() {
         let manual = format!("mode = \"manual\"\n{pem}");
         for tls in [
             "mode = \"acme\"",
+            "challenge = \"tls-alpn-01\"",
             "mode = \"selfsigned\"",
             "mode = \"offload\"",
             "mode = \"offload\"\nproxies = [\"10.0.0.0/8\", \"2001:db8::/32\"]",

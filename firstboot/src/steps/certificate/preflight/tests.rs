@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::look::{CaaSeen, Seen, Source};
-use super::{Question, caa, fetch, fingerprint, targets};
+use super::{Question, caa, fingerprint, reach, targets};
+use crate::acme::Proof;
 use crate::dns::{Caa, Data, Record, Reply};
 use crate::settings::Listen;
 
@@ -240,7 +241,9 @@ fn a_shut_port_is_an_error_of_ours_and_a_router_that_does_not_turn_back_is_not()
     drop(listener);
     for is_own in [true, false] {
         let target = super::Target { ip: "127.0.0.1".parse().unwrap(), is_own };
-        let said = fetch(DOMAIN, &[target], folder.path(), port);
+        let server = SocketAddr::new(target.ip, port);
+        let proof = Proof::Http { webroot: folder.path().to_owned(), server };
+        let said = reach(DOMAIN, &[target], &proof);
         let text = if is_own { said.unwrap_err() } else { said.unwrap().unwrap() };
         assert!(
             text.starts_with("`http://v6don.example.net/.well-known/acme-challenge/appliance-"),
