@@ -78,6 +78,7 @@ pub fn boot(shell: &Shell, keep: bool) -> Result<()> {
         volume: None,
         cdrom: None,
         resume: None,
+        uuid: None,
     };
     let power_on = Instant::now();
     let mut machine = Machine::start(&options, folder.path())?;

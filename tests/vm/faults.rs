@@ -20,20 +20,20 @@ const LIMIT: Duration = Duration::from_secs(4 * 60);
 /// An address of the lab's prefix that nobody has.
 const NOBODY: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xfc89, 0x100, 0, 0, 0, 0x999);
 
-type Act = fn(&mut Site) -> Result<()>;
+pub type Act = fn(&mut Site) -> Result<()>;
 
 /// One thing that goes wrong.
-struct Fault {
+pub struct Fault {
     /// The step that must name it.
-    step: &'static str,
+    pub step: &'static str,
     /// What the console must say, among other words.
-    words: &'static [&'static str],
+    pub words: &'static [&'static str],
     /// Makes it.
-    cause: Act,
+    pub cause: Act,
     /// What must be so while it lasts.
-    meanwhile: Option<Act>,
+    pub meanwhile: Option<Act>,
     /// Takes the cause away, and does nothing else.
-    heal: Act,
+    pub heal: Act,
 }
 
 impl Fault {
@@ -70,7 +70,7 @@ impl Fault {
     }
 
     /// The whole: the cause is taken away also when it was not named, because other checks follow.
-    fn show(&self, site: &mut Site) -> Result<()> {
+    pub fn show(&self, site: &mut Site) -> Result<()> {
         let struck = self.strike(site);
         (self.heal)(site).context("taking the cause away")?;
         let begun = Instant::now();
@@ -82,7 +82,7 @@ impl Fault {
     }
 }
 
-fn guest(site: &mut Site, command: &str) -> Result<()> {
+pub fn guest(site: &mut Site, command: &str) -> Result<()> {
     site.machine()?.shell(command).map(drop)
 }
 
@@ -91,7 +91,7 @@ fn lab(site: &mut Site) -> Result<&mut testkit::lab::Lab> {
 }
 
 /// The instance answers from outside, whoever has signed its certificate.
-fn serves(site: &mut Site) -> Result<()> {
+pub fn serves(site: &mut Site) -> Result<()> {
     let page = site.lab()?.page_of_anybody("/about")?;
     ensure!(page.contains("<html"), "`/about` is no page: {page}");
     Ok(())

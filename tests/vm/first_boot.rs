@@ -20,6 +20,7 @@ const OTHER_DOMAIN: &str = "volume.lab.test";
 pub fn turns_green(site: &mut Site) -> Result<()> {
     let folder = folder();
     let (lab, options) = machine(site, &folder)?;
+    site.options = Some(options.clone());
     let mut history = History::new(&folder)?;
     history.suffer(&options)?;
     let mut machine = history.start(&options)?;
@@ -69,6 +70,7 @@ pub fn machine(site: &Site, folder: &Path) -> Result<(Lab, MachineOptions)> {
         volume: Some(volume),
         cdrom: Some(disc),
         resume: None,
+        uuid: Some(crate::changes::HARDWARE.to_owned()),
     };
     Ok((lab, options))
 }

@@ -3,8 +3,9 @@
 //!
 //! A machine without KVM takes minutes to boot, so the checks share two boots and run in this order:
 //!
-//! 1. SeaBIOS, cold, in the lab, configured by an OVF environment on a CD-ROM; its power is cut three times on its way to green; a
-//!    reboot; power off; a look at the disks, and at what the data disk might have been at other moments;
+//! 1. SeaBIOS, cold, in the lab, configured by an OVF environment on a CD-ROM; its power is cut three times on its way to green; what
+//!    goes wrong and what is changed later; a reboot; the same on other hardware; power off; a look at the disks, and at what the data disk
+//!    might have been at other moments;
 //! 2. OVMF, on QEMU's own network, configured by fw_cfg, by `imgbuild smoke`: the image that is built of RPM packages out of the
 //!    stand-in for CentOS 7's repositories. So each image meets one firmware, each firmware one image, and each source of packages is
 //!    booted.
@@ -13,6 +14,7 @@
 
 mod account;
 mod build;
+mod changes;
 mod exposure;
 mod faults;
 mod first_boot;
@@ -73,7 +75,11 @@ const CHECKS: &[Check<Site>] = &[
     ("damaged_config_volume_is_named_and_changes_nothing", faults::config_volume),
     ("relay_that_refuses_is_named_and_heals", faults::relay),
     ("instance_serves_while_dns_caa_or_clock_keep_it_from_a_certificate", faults::certificate),
+    ("name_is_proven_on_port_443_while_port_80_is_shut", changes::name_is_proven_on_port_443),
+    ("sidekiq_is_split_by_queue_and_joined_again", changes::sidekiq_is_split_and_joined),
+    ("wrong_gateway_is_taken_back", changes::wrong_gateway_is_taken_back),
     ("reboot_comes_back_with_the_same_secrets", power::reboot_keeps_everything),
+    ("copy_of_the_machine_asks_before_it_serves", changes::copy_asks_before_it_serves),
     ("power_off_leaves_clean_file_systems", power::off_leaves_clean_file_systems),
     ("second_machine_and_the_image_share_no_secret_with_the_first", second::shares_no_secret),
     ("data_disk_is_whole_at_any_moment", power_cut::disk_is_whole_at_any_moment),

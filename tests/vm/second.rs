@@ -53,6 +53,7 @@ pub fn shares_no_secret(site: &mut Site) -> Result<()> {
         volume: None,
         cdrom: None,
         resume: None,
+        uuid: None,
     };
     let mut machine = Machine::start(&options, &second)?;
     machine.wait_report(LIMIT, &AtomicBool::new(false), |report| {

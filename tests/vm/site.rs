@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use imgbuild::qemu::Machine;
+use imgbuild::qemu::{Machine, MachineOptions};
 use testkit::client::Cookies;
 use testkit::image::Disks;
 use testkit::lab::Lab;
@@ -27,6 +27,8 @@ pub struct Site {
     pub stand_in: Option<StandIn>,
     /// Running between first boot and power off.
     pub machine: Option<Machine>,
+    /// How it was started.
+    pub options: Option<MachineOptions>,
     /// Its `/etc/machine-id`, once it was looked at.
     pub first_id: Option<String>,
     /// What the machine went through on its way to green.

@@ -130,6 +130,7 @@ pub(super) fn start(options: &Boot, config: Option<&str>, context: &Context) -> 
             volume: None,
             cdrom: None,
             resume: None,
+            uuid: None,
             accelerator,
         },
         &folder,

@@ -105,6 +105,7 @@ fn trial(system: &Medium, folder: &Path) -> Result<Trial> {
         volume: None,
         cdrom: None,
         resume: None,
+        uuid: None,
         accelerator: Accelerator::Kvm,
     };
     // A disk that cannot be opened says nothing of KVM.

@@ -71,6 +71,9 @@ pub fn arguments(
     add(&["-name", &options.name, "-nodefaults", "-display", "none", "-machine", "pc", "-rtc", "base=utc"]);
     add(&options.accelerator.arguments());
     add(&["-smp", &options.cpus.to_string(), "-m", &options.memory_mib.to_string(), "-vga", "std"]);
+    if let Some(uuid) = &options.uuid {
+        add(&["-uuid", uuid]);
+    }
     if let Some(variables) = &disks.variables {
         add(&["-drive", &format!("if=pflash,format=raw,readonly=on,file={OVMF_CODE}")]);
         add(&["-drive", &format!("if=pflash,format=qcow2,file={}", escape(variables))]);
@@ -87,8 +90,6 @@ pub fn arguments(
         "virtio-serial-pci,addr=0x8",
         "-chardev",
         &format!("socket,id=agent,path={},server=on,wait=off", escape(&sockets.join("agent"))),
-    ]);
-    add(&[
         "-device",
         "virtserialport,chardev=agent,name=org.qemu.guest_agent.0",
         "-device",

@@ -96,6 +96,8 @@ pub struct MachineOptions {
     pub cdrom: Option<PathBuf>,
     /// A snapshot to resume instead of booting.
     pub resume: Option<String>,
+    /// The mark by which the firmware tells this machine from others; none when `None`.
+    pub uuid: Option<String>,
     /// KVM or TCG.
     pub accelerator: Accelerator,
 }

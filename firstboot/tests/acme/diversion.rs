@@ -84,6 +84,7 @@ fn exercise(backend: FirewallBackend) -> Result<()> {
 }
 
 /// In a network of its own; nothing where this machine lets nobody make one, or lacks the program.
+#[expect(clippy::print_stderr, reason = "a test that was skipped says so")]
 fn alone(program: &str, backend: FirewallBackend) {
     if !rustix::process::geteuid().is_root() || testkit::run("which".as_ref(), &[program.as_ref()]).is_err() {
         eprintln!("skipped: there is no `{program}` here, or no network of one's own");

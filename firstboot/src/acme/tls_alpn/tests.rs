@@ -72,7 +72,7 @@ fn an_authority_sees_the_digest_in_a_certificate_for_the_name_alone() {
 #[test]
 fn everybody_else_is_handed_on_byte_for_byte_behind_a_line_with_the_address() {
     let (standing, address) = standing();
-    let long = [b"\x16\x03\x01\xff\xff\x01\x00\xff\xf0".as_slice(), &[b'x'; 60_000]].concat();
+    let long = [b"\x16\x03\x01\xff\xff\x01\x00\xff\xf0".as_slice(), &vec![b'x'; 60_000]].concat();
     for (what, text) in [
         ("a browser", hello(&["h2", "http/1.1"])),
         ("no protocol", hello(&[])),

@@ -1,0 +1,179 @@
+//! What an operator changes on the machine that runs: in its stored configuration, as README says, and by copying it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use imgbuild::qemu::{Machine, MachineOptions, Verdict};
+use testkit::lab::{INSTANCE_V6, OUTSIDE_V6};
+use testkit::scenario::say;
+use testkit::wait;
+
+use crate::faults::{Fault, guest, serves};
+use crate::site::{DOMAIN, Site, folder};
+
+/// Long enough for services that start anew under emulation.
+const LIMIT: Duration = Duration::from_secs(5 * 60);
+/// A boot without KVM up to the question.
+const BOOT: Duration = Duration::from_secs(8 * 60);
+
+/// The mark that the lab's hypervisor gives the machine.
+pub const HARDWARE: &str = "6d617374-6f64-4f6e-8001-000000000001";
+/// The mark that it gives a copy.
+const OTHER_HARDWARE: &str = "6d617374-6f64-4f6e-8002-000000000002";
+
+/// Writes a key into a table of the stored configuration and lets it count.
+fn configure(site: &mut Site, table: &str, key: &str, value: &str) -> Result<()> {
+    let script = format!(
+        "cd /etc/appliance && cp -p config.toml /root/config.before && sed -i '/^{key} = /d' config.toml && \
+         {{ grep -qxF '[{table}]' config.toml || printf '\\n[{table}]\\n' >>config.toml; }} && \
+         sed -i 's|^\\[{table}\\]$|&\\n{key} = {value}|' config.toml && appliance config check config.toml && appliance retry"
+    );
+    guest(site, &script).with_context(|| format!("writing `{key}` under `[{table}]`"))
+}
+
+/// Takes the change back.
+fn restore(site: &mut Site) -> Result<()> {
+    guest(site, "cp -p /root/config.before /etc/appliance/config.toml && appliance retry")
+}
+
+/// Waits until a script in the guest succeeds and the instance is well.
+fn settles(site: &mut Site, what: &str, script: &str) -> Result<()> {
+    let script =
+        format!("{script} && appliance status --json | grep -q '\"verdict\": *\"green\"' && echo so");
+    let machine = site.machine()?;
+    wait::until(what, LIMIT, || {
+        let said = machine.exec(&script)?;
+        std::thread::sleep(Duration::from_secs(1));
+        let is_so = said.stdout.ends_with("so\n");
+        Ok(if is_so { Ok(()) } else { Err(format!("{}{}", said.stdout, said.stderr)) })
+    })
+}
+
+/// The serial number of the certificate that visitors get, if it is the lab authority's.
+fn serial(site: &Site) -> Result<String> {
+    let response = site.lab()?.client()?.https(&testkit::client::Request::get("/about"))?.expect(200)?;
+    let leaf = response.chain.first().context("the server sent no certificate")?;
+    ensure!(leaf.issuer.contains("Pebble"), "the issuer is `{}`", leaf.issuer);
+    Ok(leaf.serial.clone())
+}
+
+/// Where the provider shuts port 80, port 443 is enough.
+pub fn name_is_proven_on_port_443(site: &mut Site) -> Result<()> {
+    const SHUT: &str = "tcp dport 80 drop";
+    let before = serial(site)?;
+    guest(site, &format!("nft insert rule inet appliance input {SHUT}"))?;
+    let shut = site.lab()?.client()?.http(&testkit::client::Request::get("/about"));
+    ensure!(shut.is_err(), "port 80 is not shut");
+    configure(site, "tls", "challenge", "\"tls-alpn-01\"")?;
+    settles(site, "nginx' listener behind the answer", "grep -rqs 127.0.0.1:8443 /etc/nginx")?;
+    guest(site, &format!("cd /etc/letsencrypt && rm -r live/{DOMAIN} archive/{DOMAIN} && appliance retry"))?;
+    let renewed = wait::until("another certificate of the authority", LIMIT, || {
+        std::thread::sleep(Duration::from_secs(2));
+        Ok(serial(site)
+            .map_err(|error| format!("{error:#}"))
+            .and_then(|now| if now == before { Err("the former one is served".to_owned()) } else { Ok(now) }))
+    });
+    let visitor = visitor_behind_the_answer(site);
+    let table = site.machine()?.shell("nft list ruleset");
+    guest(
+        site,
+        &format!(
+            "nft -a list chain inet appliance input | sed -n 's/.*{SHUT} # handle //p' | \
+             xargs -n 1 nft delete rule inet appliance input handle"
+        ),
+    )?;
+    restore(site)?;
+    let (renewed, table) = (renewed?, table?);
+    visitor?;
+    say(&format!("certificate {before} was replaced by {renewed}, port 80 shut"));
+    ensure!(!table.contains("appliance_challenge"), "port 443 is still led away: {table}");
+    settles(site, "the former site", "! grep -rqs 127.0.0.1:8443 /etc/nginx")?;
+    ensure!(serial(site)? == renewed, "the change back cost another certificate");
+    crate::web::http_redirects(site)
+}
+
+/// nginx knows a visitor who is handed on by the address in the line before.
+fn visitor_behind_the_answer(site: &mut Site) -> Result<()> {
+    let ruby = format!(
+        "plain = TCPSocket.new(%q(127.0.0.1), 8443); plain.write(%Q(PROXY TCP6 {OUTSIDE_V6} {INSTANCE_V6} 50443 443\\r\\n)); \
+         secret = OpenSSL::SSL::SSLSocket.new(plain); secret.hostname = %q({DOMAIN}); secret.connect; \
+         secret.write(%Q(GET /about?handed-on HTTP/1.0\\r\\nHost: {DOMAIN}\\r\\n\\r\\n)); puts secret.read.lines.first"
+    );
+    let said = site.machine()?.shell(&format!(
+        "ruby -rsocket -ropenssl -e '{ruby}' && grep handed-on /var/log/nginx/access.log | tail -n 1"
+    ))?;
+    ensure!(said.starts_with("HTTP/1.1 200"), "the visitor was answered: {said}");
+    ensure!(said.contains(&format!("\n{OUTSIDE_V6} ")), "nginx took the visitor for somebody else: {said}");
+    Ok(())
+}
+
+/// One process for each queue, and back to one for all.
+pub fn sidekiq_is_split_and_joined(site: &mut Site) -> Result<()> {
+    const QUEUES: [&str; 4] = ["default", "mailers", "pull", "push"];
+    let each =
+        QUEUES.map(|queue| format!("systemctl is-active -q mastodon-sidekiq@{queue}.service")).join(" && ");
+    configure(site, "sidekiq", "split", "true")?;
+    settles(
+        site,
+        "one process for each queue",
+        &format!("{each} && ! systemctl is-active -q mastodon-sidekiq.service"),
+    )?;
+    // What they say of themselves.
+    let said = site
+        .machine()?
+        .shell("for process in $(redis-cli smembers processes); do redis-cli hget $process info; done")?;
+    for queue in QUEUES {
+        ensure!(said.contains(&format!("\"queues\":[\"{queue}\"")), "no process for `{queue}`: {said}");
+    }
+    restore(site)?;
+    settles(
+        site,
+        "one process for all queues",
+        &format!("systemctl is-active -q mastodon-sidekiq.service && ! {{ {}; }}", each.replace("&&", "||")),
+    )?;
+    serves(site)
+}
+
+/// A gateway that nobody has: the former settings come back, and the instance goes on.
+pub fn wrong_gateway_is_taken_back(site: &mut Site) -> Result<()> {
+    Fault {
+        step: "network",
+        words: &["were refused", "192.168.100.77"],
+        cause: |site| configure(site, "network.ipv4", "gateway", "\"192.168.100.77\""),
+        meanwhile: Some(|site| {
+            let routes = site.machine()?.shell("ip -4 route show default")?;
+            ensure!(routes.is_empty(), "the refused gateway is still in force: {routes}");
+            serves(site)
+        }),
+        heal: restore,
+    }
+    .show(site)
+}
+
+/// On other hardware the machine asks what it is before it is an instance again, and is what it was after the answer.
+pub fn copy_asks_before_it_serves(site: &mut Site) -> Result<()> {
+    let options = site.options.clone().context("there is no machine: it did not boot")?;
+    site.machine.take().context("there is no machine: it did not boot")?.stop()?;
+    let options = MachineOptions { uuid: Some(OTHER_HARDWARE.to_owned()), ..options };
+    let machine = site.machine.insert(Machine::start(&options, &folder())?);
+    let asks = |why: &serde_json::Value| {
+        let text = why["why"].as_str().unwrap_or_default();
+        why["step"] == "clone" && text.contains(HARDWARE) && text.contains(OTHER_HARDWARE)
+    };
+    machine
+        .wait_report(BOOT, &std::sync::atomic::AtomicBool::new(false), |report| {
+            report.json["waiting"].as_array().is_some_and(|all| all.iter().any(asks))
+                && report.json["steps"]["ssh"] == "done"
+        })
+        .context("waiting for the question what this machine is")?;
+    let prompt = machine.shell("cat /etc/issue")?;
+    ensure!(prompt.contains("appliance identity keep"), "the prompt does not ask: {prompt}");
+    let running =
+        machine.exec("systemctl is-active mastodon-web mastodon-streaming mastodon-sidekiq")?.stdout;
+    ensure!(!running.lines().any(|state| state == "active"), "services run before the answer: {running}");
+    ensure!(serves(site).is_err(), "the instance serves before the answer");
+    let machine = site.machine()?;
+    machine.shell("appliance identity keep")?;
+    machine.wait_verdict(Verdict::Green, LIMIT)?;
+    crate::web::about_has_the_issued_chain(site)
+}
