@@ -1,4 +1,4 @@
-//! The command line: two verbs for systemd, the others for the operator.
+//! The command line: some verbs for systemd, the others for the operator.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use fs_err as fs;
 use crate::context::Context;
 use crate::exec::Run;
 use crate::settings::{Settings, is_username};
-use crate::steps::{certificate, clone, network, owner, storage};
+use crate::steps::{certificate, clone, firewall, network, owner, storage};
 use crate::{channels, daemon, diagnosis, status, steps, systemd};
 
 /// The unit that runs `appliance firstboot`.
@@ -37,6 +37,9 @@ enum Verb {
     /// Turn this machine into an instance and keep it one (run by systemd)
     #[command(hide = true)]
     Firstboot,
+    /// Lead port 443 back to the web server, if a killed first boot has led it away (run by systemd)
+    #[command(hide = true)]
+    LeadBack,
     /// Ask VMware for a value that it keeps for this machine (run by first boot)
     #[command(hide = true)]
     Guestinfo {
@@ -100,6 +103,7 @@ impl Cli {
         match &self.verb {
             Verb::Early => daemon::early(root),
             Verb::Firstboot => daemon::run(root),
+            Verb::LeadBack => firewall::end_diversion(root),
             Verb::Guestinfo { key } => print(&channels::answer_guestinfo(key)?),
             Verb::Observe { root, step } => observe(root, step),
             Verb::Status { json } => show_status(root, *json),

@@ -22,7 +22,7 @@ pub fn turns_green(site: &mut Site) -> Result<()> {
     let (lab, options) = machine(site, &folder)?;
     site.options = Some(options.clone());
     let mut history = History::new(&folder)?;
-    history.suffer(&options)?;
+    history.suffer(&options, 1)?;
     let mut machine = history.start(&options)?;
     let verdict = history.wait_green(&mut machine);
     site.history = Some(history);

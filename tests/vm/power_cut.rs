@@ -2,7 +2,7 @@
 //!
 //! The first boot of the scenario is cut three times on its way to green. All that its data disk was told is recorded, so that
 //! afterwards the disk is made anew as it may have been at many other moments, with writes lost and torn that were not durable.
-//! `cargo ci powercut` does the same with as many cuts as asked for, each first boot with three.
+//! `cargo ci powercut` does the same with as many cuts as asked for, each first boot with twelve.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,9 @@ const SPREAD: u64 = 30_000;
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Disks that are made anew and looked at after a first boot, beside those that the cuts left.
 const MOMENTS: usize = 12;
+
+/// Cuts of each group in a first boot of a campaign: later ones meet what earlier ones have left.
+const AGAIN: usize = 4;
 
 /// How many cuts a campaign has, in the environment.
 pub const COUNT: &str = "IMGBUILD_POWER_CUTS";
@@ -92,9 +95,9 @@ impl History {
         })
     }
 
-    /// Starts the machine and cuts it, once for each group.
-    pub fn suffer(&mut self, options: &MachineOptions) -> Result<()> {
-        for group in GROUPS {
+    /// Starts the machine and cuts it, so many times for each group.
+    pub fn suffer(&mut self, options: &MachineOptions, times: usize) -> Result<()> {
+        for group in GROUPS.iter().flat_map(|group| std::iter::repeat_n(*group, times)) {
             let behind = *self.dice.pick(group);
             let more = Duration::from_millis(self.dice.below(SPREAD));
             let mut machine = self.start(options)?;
@@ -320,7 +323,7 @@ pub fn campaign(site: &mut Site) -> Result<()> {
         let folder = folder().with_file_name("power-cuts");
         let (_lab, options) = first_boot::machine(site, &folder)?;
         let mut history = History::new(&folder)?;
-        history.suffer(&options)?;
+        history.suffer(&options, AGAIN)?;
         let mut machine = history.start(&options)?;
         history.wait_green(&mut machine).with_context(|| history.cuts.join("\n"))?;
         let took = machine.age();

@@ -9,7 +9,7 @@ use std::any::Any;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener as Bound};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -20,7 +20,7 @@ use rustls::server::Acceptor;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
@@ -29,19 +29,24 @@ use crate::tls::probe;
 /// The protocol (ALPN) that an authority asks with.
 const PROTOCOL: &[u8] = b"acme-tls/1";
 
-/// Connections at one time; each takes two of the 1,024 files that systemd allows a service. More wait.
-const MOST: usize = 400;
+/// Connections whose first message is waited for, at one time; the next ones wait in the kernel. All limits are the process's, since
+/// those of the answer before may still be there. The unit has files for all of them.
+static GREETINGS: Semaphore = Semaphore::const_new(1000);
+/// Visitors who are handed on, at one time, each with two files; the next ones are turned away, so that an authority still gets through.
+static VISITORS: Semaphore = Semaphore::const_new(500);
 /// How long the first message of TLS may take, and the whole of an authority's handshake.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest first message in bytes: one with the keys of post-quantum exchanges has 2,000.
 const LONGEST: usize = 32 << 10;
 /// How long connections that were on their way are still taken after the last one was led here.
 const REST: Duration = Duration::from_secs(2);
+/// How long a visitor may keep a connection that the web server has ended.
+const FAREWELL: Duration = Duration::from_secs(30);
 
 /// Leads new connections to port 443 of this machine to another port of it.
 pub trait Divert: fmt::Debug + Send + Sync {
     /// Begins; dropping the value ends it.
-    fn to(&self, port: u16) -> Result<Box<dyn Any>>;
+    fn to(&self, port: u16) -> Result<Box<dyn Any + Send + Sync>>;
 }
 
 /// How connections come here and leave.
@@ -60,7 +65,7 @@ pub struct Gate {
 /// The answer, there until it is dropped.
 pub struct Standing {
     // Before the socket goes.
-    _diversion: Option<Box<dyn Any>>,
+    _diversion: Option<Box<dyn Any + Send + Sync>>,
     _end: oneshot::Sender<()>,
     certificate: Vec<u8>,
     domain: String,
@@ -76,13 +81,21 @@ impl Standing {
         let port = bound.local_addr().context("asking for the socket's port")?.port();
         let (end, ended) = oneshot::channel();
         let web = gate.web;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("starting the answer to the challenge")?;
+        let (said, is_ready) = mpsc::channel();
+        let work = move || {
+            // Made and dropped on its own thread: the order's own runtime forbids it elsewhere.
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    let _ = said.send(Ok(()));
+                    runtime.block_on(stand(bound, TlsAcceptor::from(config), web, ended));
+                }
+                Err(error) => drop(said.send(Err(error))),
+            }
+        };
         std::thread::Builder::new()
             .name("tls-alpn-01".to_owned())
-            .spawn(move || runtime.block_on(stand(bound, TlsAcceptor::from(config), web, ended)))
+            .spawn(work)
+            .and_then(|_| is_ready.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into())))
             .context("starting the answer to the challenge")?;
         let diversion = match &gate.diversion {
             Some(diversion) => Some(diversion.to(port)?),
@@ -127,20 +140,15 @@ fn answer(domain: &str, digest: &[u8]) -> Result<(Arc<ServerConfig>, Vec<u8>)> {
 /// Takes connections until the answer is dropped, then waits for those that were handed on.
 async fn stand(bound: Bound, answer: TlsAcceptor, web: SocketAddr, ended: oneshot::Receiver<()>) {
     let Ok(listener) = TcpListener::from_std(bound) else { return };
-    let places = Arc::new(Semaphore::new(MOST));
     let mut all = JoinSet::new();
     let taking = async {
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let Ok(greeting) = GREETINGS.acquire().await else { return };
             while all.try_join_next().is_some() {}
             match listener.accept().await {
+                // A connection that breaks is its two ends' affair.
                 Ok((stream, visitor)) => {
-                    let answer = answer.clone();
-                    all.spawn(async move {
-                        // A connection that breaks is its two ends' affair.
-                        let _ = attend(stream, visitor, &answer, web).await;
-                        drop(place);
-                    });
+                    drop(all.spawn(attend(stream, visitor, answer.clone(), web, greeting)));
                 }
                 // Such as too many open files: time mends it.
                 Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
@@ -162,8 +170,9 @@ async fn stand(bound: Bound, answer: TlsAcceptor, web: SocketAddr, ended: onesho
 async fn attend(
     mut stream: TcpStream,
     visitor: SocketAddr,
-    answer: &TlsAcceptor,
+    answer: TlsAcceptor,
     web: SocketAddr,
+    greeting: SemaphorePermit<'static>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut hello = Vec::new();
@@ -174,12 +183,39 @@ async fn attend(
         let mut session = tokio::time::timeout(PATIENCE, answer.accept(whole)).await??;
         return session.shutdown().await;
     }
+    drop(greeting);
+    let Ok(_place) = VISITORS.try_acquire() else { return Ok(()) };
     let line = proxy_line(visitor, stream.local_addr()?);
     let mut server = TcpStream::connect(web).await?;
     server.set_nodelay(true)?;
     server.write_all(line.as_bytes()).await?;
     server.write_all(&hello).await?;
-    tokio::io::copy_bidirectional(&mut stream, &mut server).await.map(drop)
+    hand_on(&mut stream, &mut server).await
+}
+
+/// Copies both ways. The web server's end is the end: it has limits for everything that a visitor may leave undone.
+async fn hand_on(visitor: &mut TcpStream, server: &mut TcpStream) -> io::Result<()> {
+    let (mut from_visitor, mut to_visitor) = visitor.split();
+    let (mut from_server, mut to_server) = server.split();
+    let up = async {
+        tokio::io::copy(&mut from_visitor, &mut to_server).await?;
+        to_server.shutdown().await
+    };
+    let down = async {
+        tokio::io::copy(&mut from_server, &mut to_visitor).await?;
+        to_visitor.shutdown().await
+    };
+    tokio::pin!(up, down);
+    tokio::select! {
+        sent = &mut up => {
+            sent?;
+            down.await
+        }
+        received = &mut down => {
+            received?;
+            tokio::time::timeout(FAREWELL, up).await?
+        }
+    }
 }
 
 /// Reads the first message of TLS, and whether it asks for the authority's protocol and no other. What is no such message is the web

@@ -18,7 +18,7 @@ use crate::engine::{self, Needs, Observation, Step};
 use crate::facts::FirewallBackend;
 use crate::{passwd, systemd};
 
-pub use diversion::Diversion;
+pub use diversion::{Diversion, end as end_diversion};
 
 /// The step.
 pub const STEP: Step = Step {
@@ -66,7 +66,7 @@ fn observe(context: &Context) -> Result<Observation> {
         return Ok(Observation::Todo("keep the application from the cloud's metadata".to_owned()));
     }
     // The process that wanted it was killed: no other step is at work while this one looks.
-    if diversion::is_there(context.facts.system.firewall)? {
+    if diversion::is_left(&context.root) {
         return Ok(Observation::Todo("lead port 443 back to the web server".to_owned()));
     }
     let Some(settings) = &context.settings else { return Ok(Observation::Done) };
@@ -85,7 +85,7 @@ fn judge(wanted: bool, seen: Seen) -> Observation {
 }
 
 fn apply(context: &Context) -> Result<()> {
-    diversion::end(context.facts.system.firewall)?;
+    diversion::end(&context.root)?;
     let switched = match &context.settings {
         None => Ok(()),
         Some(settings) => look(context).and_then(|seen| {

@@ -34,8 +34,8 @@ pub const STEP: Step = Step {
 pub const WEBROOT: &str = "/var/lib/letsencrypt/webroot";
 
 /// Where HTTPS is taken from a socket of our own, which stands before port 443 while a name is proven by tls-alpn-01; the first line says
-/// who the visitor is.
-pub const INNER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8443);
+/// who the visitor is. A port that only root may have, or somebody else could be there first.
+pub const INNER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 488);
 
 const TEMPLATE: &str = include_str!("../../templates/mstdn.conf");
 /// Port 80 when port 443 serves the instance.
@@ -81,11 +81,23 @@ fn observe(context: &Context) -> Result<Observation> {
             Err(error) => todo(format!("{error:#}")),
         };
     };
-    match probe::served(loopback(settings.web.listen, 443), settings.site().as_str()) {
-        Ok(leaf) if leaf == pair.certificate.der => Ok(Observation::Done),
-        Ok(_) => todo("nginx serves another certificate than the one in force".to_owned()),
+    match serves(settings, &pair.certificate.der) {
+        Ok(true) => Ok(Observation::Done),
+        Ok(false) => todo("nginx serves another certificate than the one in force".to_owned()),
         Err(error) => todo(format!("{error:#}")),
     }
+}
+
+/// Whether nginx serves this leaf, wherever it is to serve.
+fn serves(settings: &Settings, leaf: &[u8]) -> Result<bool> {
+    let site = settings.site().as_str();
+    let outer = probe::served(loopback(settings.web.listen, 443), site)?;
+    Ok(outer == leaf && (!has_inner(settings) || probe::served_behind(INNER, site)? == leaf))
+}
+
+/// Whether visitors may come by [`INNER`].
+fn has_inner(settings: &Settings) -> bool {
+    settings.tls.mode == TlsMode::Acme && settings.tls.challenge == Challenge::TlsAlpn01
 }
 
 fn apply(context: &Context) -> Result<()> {
@@ -143,8 +155,8 @@ pub fn take(context: &Context) -> Result<()> {
     let wanted = store::load(context, settings.site().as_str())?.certificate.der;
     let start = Instant::now();
     loop {
-        match probe::served(loopback(settings.web.listen, 443), settings.site().as_str()) {
-            Ok(leaf) if leaf == wanted => return Ok(()),
+        match serves(settings, &wanted) {
+            Ok(true) => return Ok(()),
             result if start.elapsed() > START => {
                 let cause = result
                     .err()
@@ -256,13 +268,16 @@ fn render(facts: &ImageFacts, settings: &Settings, tls13: bool) -> String {
     // nginx's table of names has rows of 64 bytes unless told otherwise.
     let hash = if domain.len() > 40 { "server_names_hash_bucket_size 512;\n" } else { "" };
     let public = format!("{}/public", facts.application.root);
-    let has_inner = settings.tls.mode == TlsMode::Acme && settings.tls.challenge == Challenge::TlsAlpn01;
+    let has_inner = has_inner(settings);
     let secure = |words: &str, is_default| {
         let outer = listens(listen, 443, &format!(" {words}"), is_default);
         if has_inner { format!("{outer}\n    listen {INNER} {words} proxy_protocol;") } else { outer }
     };
     let visitors = if has_inner {
-        format!("\n    set_real_ip_from {};\n    real_ip_header proxy_protocol;", INNER.ip())
+        format!(
+            "\n    set_real_ip_from {};\n    real_ip_header proxy_protocol;\n    port_in_redirect off;",
+            INNER.ip()
+        )
     } else {
         String::new()
     };

@@ -2,6 +2,7 @@
 //!
 //! Used to see whether nginx has taken a new pair; nothing is ever sent over such a connection.
 
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The leaf that is served to those who ask for this name.
 pub fn served(address: SocketAddr, domain: &str) -> Result<Vec<u8>> {
-    handshake(address, domain, config_for_anything()?)
+    handshake(address, domain, config_for_anything()?, "")
         .with_context(|| format!("asking `https://{domain}` at `{address}` for its certificate"))
+}
+
+/// The same where the PROXY protocol is spoken, by a visitor whose address is unknown.
+pub(crate) fn served_behind(address: SocketAddr, domain: &str) -> Result<Vec<u8>> {
+    handshake(address, domain, config_for_anything()?, "PROXY UNKNOWN\r\n").with_context(|| {
+        format!("asking `{address}`, where visitors are handed on, for the certificate of `{domain}`")
+    })
 }
 
 /// The leaf that is served to those who ask for this name by one protocol (ALPN) alone; an error where nobody speaks it. It is only
@@ -25,15 +33,16 @@ pub fn served(address: SocketAddr, domain: &str) -> Result<Vec<u8>> {
 pub(crate) fn answer(address: SocketAddr, domain: &str, protocol: &[u8]) -> Result<Vec<u8>> {
     let mut config = config(false)?;
     config.alpn_protocols = vec![protocol.to_vec()];
-    handshake(address, domain, config)
+    handshake(address, domain, config, "")
 }
 
-fn handshake(address: SocketAddr, domain: &str, config: ClientConfig) -> Result<Vec<u8>> {
+fn handshake(address: SocketAddr, domain: &str, config: ClientConfig, before: &str) -> Result<Vec<u8>> {
     let wanted = config.alpn_protocols.first().cloned().unwrap_or_default();
     let mut connection = ClientConnection::new(Arc::new(config), ServerName::try_from(domain.to_owned())?)?;
     let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(before.as_bytes())?;
     while connection.is_handshaking() {
         connection.complete_io(&mut stream)?;
     }

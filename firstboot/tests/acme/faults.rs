@@ -208,6 +208,10 @@ fn a_refusal_is_not_repeated_before_dns_says_something_else() {
         "{said}"
     );
     assert_eq!(plan.waits(&now()), Some(said));
+    // Another way to prove the name may do what the first one could not.
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 0));
+    let gate = Gate { listen: nobody, front: nobody, web: nobody, diversion: None };
+    assert_eq!(Plan { proof: Proof::TlsAlpn(gate), ..plan.clone() }.waits(&now()), None);
     stage.names.tell("add-a", &serde_json::json!({ "host": DOMAIN, "addresses": ["192.0.2.1"] }));
     assert_eq!(plan.waits(&now()), None);
     plan.obtain(&now()).unwrap();

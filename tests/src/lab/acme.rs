@@ -83,7 +83,9 @@ pub(super) fn directory() -> String {
 pub(super) fn start(namespace: &str, folder: &Path) -> Result<Service> {
     let config = folder.join("pebble.json").to_string_lossy().into_owned();
     let args = ["-config", &config, "-dnsserver", &dns::address()];
-    // Without the first, pebble sleeps up to 15 s before each validation; the second is its percentage of refused nonces.
-    let environment = [("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_WFE_NONCEREJECT", "5")];
+    // Without the first, pebble sleeps up to 15 s before each validation; the others are its percentages of refused nonces and of names
+    // that need no other proof for a while.
+    let environment =
+        [("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_WFE_NONCEREJECT", "5"), ("PEBBLE_AUTHZREUSE", "0")];
     Service::start("acme", namespace, "pebble", &args, &environment, folder)
 }

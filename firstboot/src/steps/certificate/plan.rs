@@ -112,6 +112,17 @@ impl Plan {
         (self.preflight != Preflight::Off).then(|| look::look(&self.domain, &self.resolvers, self.zone_port))
     }
 
+    /// What an authority would meet, in a few bytes: when this changes, a refusal means nothing any more. `None` when nobody answers.
+    fn view(&self, seen: Option<&look::Seen>) -> Option<String> {
+        let method = self.proof.method();
+        match seen {
+            None => Some(method.to_owned()),
+            Some(seen) => {
+                preflight::fingerprint(&self.question(), seen).map(|view| format!("{method} {view}"))
+            }
+        }
+    }
+
     fn request<'a>(&'a self, directory: &'a str) -> acme::Request<'a> {
         acme::Request {
             directory,
@@ -130,9 +141,8 @@ impl Plan {
         if let Some(attempts) = Attempts::read(&self.folder, &wish)
             && attempts.left(now).is_some()
         {
-            let view = || preflight::fingerprint(&self.question(), &self.look()?);
             let is_free = attempts.asked_left(now).is_none();
-            if !(is_free && view().is_some_and(|view| attempts.is_news(&view))) {
+            if !(is_free && self.view(self.look().as_ref()).is_some_and(|view| attempts.is_news(&view))) {
                 return Some(attempts.sentence(now));
             }
         }
@@ -159,7 +169,7 @@ impl Plan {
             }
             _ => Vec::new(),
         };
-        let view = seen.as_ref().and_then(|seen| preflight::fingerprint(&self.question(), seen));
+        let view = self.view(seen.as_ref());
         let directory = match acme::look(&self.directory, self.ca.as_deref()) {
             Ok(directory) => directory,
             Err(failure) if failure.is_clock => bail!("{}; {SOON}", failure.text),
@@ -284,13 +294,16 @@ fn local(error: &anyhow::Error) -> Failure {
 
 /// What the operator can do about a refusal; nothing when the authority's own sentence says it.
 fn remedy(failure: &Failure, proof: &Proof) -> Option<String> {
-    let remedy = match (failure.kind.as_deref(), proof.port()) {
+    // Let's Encrypt's word for a name with IPv6 alone that it cannot reach there.
+    let is_unreachable = failure.text.contains("no IPv4 addresses to try");
+    let kind = failure.kind.as_deref().map(|kind| if is_unreachable { "connection" } else { kind });
+    let remedy = match (kind, proof.port()) {
         (Some("connection"), Some(port)) => {
             return Some(format!(
                 "let the world reach port {port} of this machine: open it in every firewall and lead it here on the router"
             ));
         }
-        (Some("unauthorized"), Some(port)) => {
+        (Some("unauthorized" | "tls"), Some(port)) => {
             return Some(format!(
                 "port {port} of the name leads to another server: let its records, and the router's port {port}, lead to this machine"
             ));
@@ -327,7 +340,7 @@ fn proof(context: &Context, settings: &Settings, resolvers: &[SocketAddr]) -> Re
             listen: nginx::anywhere(listen),
             front: nginx::loopback(listen, 443),
             web: nginx::INNER,
-            diversion: Some(Arc::new(Diversion::new(context.facts.system.firewall, listen))),
+            diversion: Some(Arc::new(Diversion::new(context.facts.system.firewall, listen, &context.root))),
         }),
         Challenge::Dns01 => Proof::Dns {
             hook: settings.tls.dns_hook.as_ref().map(PathBuf::from).context("`dns-hook` is not set")?,

@@ -270,24 +270,35 @@ pub(crate) fn reach(domain: &str, targets: &[Target], proof: &Proof) -> Result<O
             let (token, content) = (format!("appliance-{}", random(24)), random(40));
             let _answer = Answer::put(webroot, &token, &content).map_err(said)?;
             let path = format!("/{CHALLENGES}/{token}");
-            each(targets, &format!("`http://{domain}{path}`"), server.port(), |address| {
-                match http::get(address, domain, &path, PATIENCE) {
+            each(
+                targets,
+                &format!("`http://{domain}{path}`"),
+                server.port(),
+                NGINX,
+                |address| match http::get(address, domain, &path, PATIENCE) {
                     Ok(own) if own.status == 200 && own.body.trim() == content => Ok(()),
                     Ok(own) => Err(format!("the answer is {} and not what lies here", own.status)),
                     Err(error) => Err(error.root_cause().to_string()),
-                }
-            })
+                },
+            )
         }
         Proof::TlsAlpn(gate) => {
             let digest: [u8; 32] = rand::rng().random();
             let answer = Standing::put(gate, domain, &digest).map_err(said)?;
-            each(targets, &format!("the answer for `{domain}` (tls-alpn-01)"), gate.front.port(), |address| {
-                answer.look(address).map_err(|error| error.root_cause().to_string())
-            })
+            each(
+                targets,
+                &format!("the answer for `{domain}` (tls-alpn-01)"),
+                gate.front.port(),
+                "",
+                |address| answer.look(address).map_err(|error| error.root_cause().to_string()),
+            )
         }
         Proof::Dns { .. } => Ok(None),
     }
 }
+
+/// Who answers on port 80.
+const NGINX: &str = "see `systemctl status nginx`, and ";
 
 fn random(length: usize) -> String {
     rand::rng().sample_iter(Alphanumeric).take(length).map(char::from).collect()
@@ -297,6 +308,7 @@ fn each(
     targets: &[Target],
     what: &str,
     port: u16,
+    ours: &str,
     look: impl Fn(SocketAddr) -> Result<(), String>,
 ) -> Result<Option<String>, String> {
     let mut warning = None;
@@ -304,9 +316,7 @@ fn each(
         let Err(cause) = look(SocketAddr::new(target.ip, port)) else { continue };
         let text = format!("{what} at `{}` could not be fetched: {cause}", target.ip);
         if target.is_own {
-            return Err(format!(
-                "{text}; see `systemctl status nginx`, and let port {port} of this machine be open"
-            ));
+            return Err(format!("{text}; {ours}let port {port} of this machine be open"));
         }
         warning.get_or_insert(format!("{text} (which may be the router's way with its own address)"));
     }

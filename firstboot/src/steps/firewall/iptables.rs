@@ -2,6 +2,8 @@
 //!
 //! Both families, each by its own program. Where the kernel has no IPv6 there is nothing to filter.
 
+use std::path::Path;
+
 use anyhow::{Context as _, Result};
 
 use super::diversion;
@@ -41,79 +43,89 @@ impl Family {
 
 /// Leads new connections to port 443 of this machine to another one, those of its own programs too.
 pub(super) fn divert(families: &[diversion::Family], port: u16) -> Result<()> {
-    for family in families {
-        match family {
-            diversion::Family::Ipv4 => IPV4.divert(port)?,
-            diversion::Family::Ipv6 => IPV6.divert(port)?,
+    families.iter().copied().map(Family::of).try_for_each(|family| family.divert(port))
+}
+
+/// Whether what was led to another port may come in, by the chain of what may come in, where it is in force.
+pub(super) fn lets_diverted_in(families: &[diversion::Family]) -> Result<bool> {
+    for family in families.iter().copied().map(Family::of) {
+        if family.is_closed()? {
+            let rules = family.run(&["-S", CHAIN]).text()?;
+            if !rules.lines().any(|rule| rule.contains("--ctstate DNAT -j ACCEPT")) {
+                return Ok(false);
+            }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
-/// Whether port 443 is led elsewhere.
-pub(super) fn is_diverted() -> Result<bool> {
-    Ok(IPV4.is_diverted()? || IPV6.is_diverted()?)
-}
-
-/// Leads it nowhere else, as often as one likes.
-pub(super) fn end_diversion() -> Result<()> {
-    IPV4.end_diversion()?;
-    IPV6.end_diversion()
+/// Leads new ones nowhere else, as often as one likes. The kernel goes on translating those that were led elsewhere before.
+pub(super) fn end_diversion(root: &Path) -> Result<()> {
+    families(root).iter().try_for_each(Family::end_diversion)
 }
 
 impl Family {
+    fn of(family: diversion::Family) -> Family {
+        match family {
+            diversion::Family::Ipv4 => IPV4,
+            diversion::Family::Ipv6 => IPV6,
+        }
+    }
+
+    fn in_nat(&self, rule: &str) -> Result<String> {
+        self.run(&[&["-t", "nat"], &rule.split(' ').collect::<Vec<_>>()[..]].concat()).text()
+    }
+
     fn divert(&self, port: u16) -> Result<()> {
         self.end_diversion()?;
-        let nat = |args: &[&str]| self.run(&[&["-t", "nat"], args].concat()).text().map(drop);
-        nat(&["-N", DIVERSION])?;
+        let rules = self.in_nat("-S")?;
+        let has = |rule: &str| rules.lines().any(|line| line == rule);
+        if !has(&format!("-N {DIVERSION}")) {
+            self.in_nat(&format!("-N {DIVERSION}"))?;
+        }
+        // It stays: a kernel that keeps track of connections for nobody would cut those that were led elsewhere.
+        let keep = format!("-A {DIVERSION} -m conntrack --ctstate DNAT -j RETURN");
+        if !has(&keep) {
+            self.in_nat(&keep)?;
+        }
+        for chain in DIVERTED {
+            if !has(&format!("-A {chain} -j {DIVERSION}")) {
+                self.in_nat(&format!("-I {chain} 1 -j {DIVERSION}"))?;
+            }
+        }
         // First packets alone: where the firewall is off, the kernel meets connections in the middle, and takes them for new ones.
-        let rule = format!(
+        self.in_nat(&format!(
             "-A {DIVERSION} -p tcp -m tcp --dport 443 --syn -m addrtype --dst-type LOCAL -j REDIRECT --to-ports {port}"
-        );
-        nat(&rule.split(' ').collect::<Vec<_>>())?;
-        // Last, so that nothing is led away by half.
-        DIVERTED.iter().try_for_each(|chain| nat(&["-I", chain, "1", "-j", DIVERSION]))
-    }
-
-    /// What the table `nat` holds; nothing where the kernel does not know it, or the family.
-    fn nat(&self) -> Result<String> {
-        Ok(self.run(&["-t", "nat", "-S"]).output()?.stdout)
-    }
-
-    fn is_diverted(&self) -> Result<bool> {
-        Ok(self.nat()?.lines().any(|line| line == format!("-N {DIVERSION}")))
+        ))?;
+        Ok(())
     }
 
     fn end_diversion(&self) -> Result<()> {
-        let rules = self.nat()?;
-        let nat = |args: &[&str]| self.run(&[&["-t", "nat"], args].concat()).text().map(drop);
-        for chain in DIVERTED {
-            if rules.lines().any(|line| line == format!("-A {chain} -j {DIVERSION}")) {
-                nat(&["-D", chain, "-j", DIVERSION])?;
+        let begin = format!("-A {DIVERSION} ");
+        let rules = self.in_nat("-S")?;
+        for rule in rules.lines().filter(|rule| rule.contains("-j REDIRECT")) {
+            if let Some(rule) = rule.strip_prefix(&begin) {
+                self.in_nat(&format!("-D {DIVERSION} {rule}"))?;
             }
-        }
-        if rules.lines().any(|line| line == format!("-N {DIVERSION}")) {
-            nat(&["-F", DIVERSION])?;
-            nat(&["-X", DIVERSION])?;
         }
         Ok(())
     }
 }
 
 /// The families that this kernel has.
-fn families(context: &Context) -> Vec<Family> {
-    if context.path("/proc/net/if_inet6").exists() { vec![IPV4, IPV6] } else { vec![IPV4] }
+fn families(root: &Path) -> Vec<Family> {
+    if root.join("proc/net/if_inet6").exists() { vec![IPV4, IPV6] } else { vec![IPV4] }
 }
 
 /// Whether the chain is in force in every family, and whether in any.
 pub(super) fn closed(context: &Context) -> Result<(bool, bool)> {
-    let found: Vec<bool> = families(context).iter().map(Family::is_closed).collect::<Result<_>>()?;
+    let found: Vec<bool> = families(&context.root).iter().map(Family::is_closed).collect::<Result<_>>()?;
     Ok((found.iter().all(|closed| *closed), found.contains(&true)))
 }
 
 /// Takes the chain out of the way of what comes in.
 pub(super) fn clear(context: &Context) -> Result<()> {
-    for family in families(context) {
+    for family in families(&context.root) {
         if family.is_closed()? {
             family.run(&["-D", "INPUT", "-j", CHAIN]).text()?;
         }
@@ -136,7 +148,7 @@ pub(super) fn rules(uid: u32) -> [String; 2] {
 
 /// Whether the wall stands in every family.
 pub(super) fn is_walled(context: &Context, uid: u32) -> Result<bool> {
-    for family in families(context) {
+    for family in families(&context.root) {
         if !family.has_wall(&uid.to_string())? {
             return Ok(false);
         }
@@ -147,7 +159,7 @@ pub(super) fn is_walled(context: &Context, uid: u32) -> Result<bool> {
 /// Builds the wall where it is missing, before every other rule.
 pub(super) fn wall(context: &Context, uid: u32) -> Result<()> {
     let uid = uid.to_string();
-    for family in families(context) {
+    for family in families(&context.root) {
         if !family.has_wall(&uid)? {
             let rule = rule(&family, &uid);
             let rule: Vec<&str> = rule.iter().map(String::as_str).collect();

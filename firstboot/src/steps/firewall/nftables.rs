@@ -60,6 +60,12 @@ pub(super) fn wall_text(uid: u32) -> String {
 /// The table that leads port 443 elsewhere.
 const DIVERSION: &str = "table inet appliance_challenge";
 
+/// Whether what was led to another port may come in, by the table of what may come in, if it is in force.
+pub(super) fn lets_diverted_in() -> Result<bool> {
+    let ruleset = ruleset()?;
+    Ok(!has_table(&ruleset, TABLE) || ruleset.lines().any(|line| line.trim() == "ct status dnat accept"))
+}
+
 /// Leads new connections to port 443 of this machine to another one, those of its own programs too.
 pub(super) fn divert(families: &[Family], port: u16) -> Result<()> {
     Run::new("nft", &["-f", "-"]).stdin(diversion_text(families, port)).text().map(drop)
@@ -67,7 +73,7 @@ pub(super) fn divert(families: &[Family], port: u16) -> Result<()> {
 
 /// The diversion as `nft` reads it. First packets alone: where the firewall is off, the kernel meets connections in the middle, and takes
 /// them for new ones.
-pub(super) fn diversion_text(families: &[Family], port: u16) -> String {
+fn diversion_text(families: &[Family], port: u16) -> String {
     let rules: Vec<String> = families
         .iter()
         .map(|family| {
@@ -83,19 +89,15 @@ pub(super) fn diversion_text(families: &[Family], port: u16) -> String {
         .collect();
     let rules = rules.concat();
     format!(
-        "{DIVERSION}\ndelete {DIVERSION}\n{DIVERSION} {{\n    chain prerouting {{\n        type nat hook prerouting priority -100; policy \
-         accept;\n{rules}    }}\n    chain output {{\n        type nat hook output priority -100; policy accept;\n{rules}    }}\n}}\n"
+        "{DIVERSION}\nflush {DIVERSION}\n{DIVERSION} {{\n    chain prerouting {{\n        type nat hook prerouting priority -100; policy \
+         accept;\n{rules}        ct status dnat return\n    }}\n    chain output {{\n        type nat hook output priority -100; policy accept;\n{rules}    }}\n}}\n"
     )
 }
 
-/// Whether port 443 is led elsewhere.
-pub(super) fn is_diverted() -> Result<bool> {
-    Ok(has_table(&ruleset()?, DIVERSION))
-}
-
-/// Leads it nowhere else, as often as one likes.
+/// Leads new ones nowhere else, as often as one likes. The chains stay, with a rule that keeps track of connections: without both, the
+/// kernel would no longer translate those that were led elsewhere before, and so cut them.
 pub(super) fn end_diversion() -> Result<()> {
-    Run::new("nft", &["-f", "-"]).stdin(format!("{DIVERSION}\ndelete {DIVERSION}\n")).text().map(drop)
+    Run::new("nft", &["-f", "-"]).stdin(diversion_text(&[], 0)).text().map(drop)
 }
 
 fn ruleset() -> Result<String> {
