@@ -76,9 +76,10 @@ pub fn name_is_proven_on_port_443(site: &mut Site) -> Result<()> {
              xargs -r -n 1 nft delete rule inet appliance input handle"
         ),
     );
-    restore(site)?;
+    let restored = restore(site);
     let renewed = proven?;
     opened?;
+    restored?;
     say(&format!("certificate {before} was replaced by {renewed}, port 80 shut"));
     settles(site, "the former site", "! grep -rqs 127.0.0.1:488 /etc/nginx")?;
     ensure!(serial(site)? == renewed, "the change back cost another certificate");
@@ -109,7 +110,7 @@ fn proves_on_port_443(site: &mut Site, before: &str) -> Result<String> {
     let rules = site.machine()?.shell("nft list ruleset; ls /run/appliance")?;
     ensure!(
         rules.contains("appliance_challenge")
-            && !rules.contains("redirect")
+            && !rules.contains("dnat to")
             && !rules.contains("port-443-led-away"),
         "port 443 was not led away, or still is: {rules}"
     );
@@ -143,9 +144,11 @@ pub fn sidekiq_is_split_and_joined(site: &mut Site) -> Result<()> {
     // What they say of themselves.
     let said = site
         .machine()?
-        .shell("for process in $(redis-cli smembers processes); do redis-cli hget $process info; done")?;
-    restore(site)?;
+        .shell("for process in $(redis-cli smembers processes); do redis-cli hget $process info; done");
+    let restored = restore(site);
     split?;
+    restored?;
+    let said = said?;
     for queue in QUEUES {
         ensure!(said.contains(&format!("\"queues\":[\"{queue}\"")), "no process for `{queue}`: {said}");
     }

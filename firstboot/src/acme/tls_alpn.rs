@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
+use rustix::net::{self, AddressFamily, SocketFlags, SocketType};
 use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::Acceptor;
@@ -33,13 +34,15 @@ const PROTOCOL: &[u8] = b"acme-tls/1";
 /// those of the answer before may still be there. The unit has files for all of them.
 static GREETINGS: Semaphore = Semaphore::const_new(1000);
 /// Visitors who are handed on, at one time, each with two files; the next ones are turned away, so that an authority still gets through.
-static VISITORS: Semaphore = Semaphore::const_new(500);
+static VISITORS: Semaphore = Semaphore::const_new(3000);
 /// How long the first message of TLS may take, and the whole of an authority's handshake.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest first message in bytes: one with the keys of post-quantum exchanges has 2,000.
 const LONGEST: usize = 32 << 10;
 /// How long connections that were on their way are still taken after the last one was led here.
 const REST: Duration = Duration::from_secs(2);
+/// How long a visitor may leave unread what the web server has sent: as long as nginx allows it.
+const UNREAD: Duration = Duration::from_secs(60);
 /// How long a visitor may keep a connection that the web server has ended.
 const FAREWELL: Duration = Duration::from_secs(30);
 
@@ -75,9 +78,8 @@ impl Standing {
     /// Puts an answer there: the SHA-256 of a challenge's key authorization.
     pub fn put(gate: &Gate, domain: &str, digest: &[u8]) -> Result<Standing> {
         let (config, certificate) = answer(domain, digest).context("making the answer to the challenge")?;
-        let bound = Bound::bind(gate.listen)
+        let bound = listen(gate.listen)
             .with_context(|| format!("listening on `{}` for the authority", gate.listen))?;
-        bound.set_nonblocking(true).context("preparing the socket for the authority")?;
         let port = bound.local_addr().context("asking for the socket's port")?.port();
         let (end, ended) = oneshot::channel();
         let web = gate.web;
@@ -111,6 +113,19 @@ impl Standing {
         }
         Ok(())
     }
+}
+
+/// A socket that takes IPv4 too where it takes any IPv6, whatever the machine's default is.
+fn listen(address: SocketAddr) -> Result<Bound> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(family, SocketType::STREAM, flags, None)?;
+    if address.is_ipv6() {
+        net::sockopt::set_ipv6_v6only(&socket, false)?;
+    }
+    net::bind(&socket, &address)?;
+    net::listen(&socket, 1024)?;
+    Ok(Bound::from(socket))
 }
 
 /// What an authority is shown: a certificate for the name with the digest in it (RFC 8737, section 3).
@@ -193,7 +208,8 @@ async fn attend(
     hand_on(&mut stream, &mut server).await
 }
 
-/// Copies both ways. The web server's end is the end: it has limits for everything that a visitor may leave undone.
+/// Copies both ways. The web server's end is the end: it has limits for everything that a visitor may leave undone, but for one, since
+/// it does not see what waits here.
 async fn hand_on(visitor: &mut TcpStream, server: &mut TcpStream) -> io::Result<()> {
     let (mut from_visitor, mut to_visitor) = visitor.split();
     let (mut from_server, mut to_server) = server.split();
@@ -202,8 +218,14 @@ async fn hand_on(visitor: &mut TcpStream, server: &mut TcpStream) -> io::Result<
         to_server.shutdown().await
     };
     let down = async {
-        tokio::io::copy(&mut from_server, &mut to_visitor).await?;
-        to_visitor.shutdown().await
+        let mut chunk = vec![0; 16 << 10];
+        loop {
+            let count = from_server.read(&mut chunk).await?;
+            if count == 0 {
+                return to_visitor.shutdown().await;
+            }
+            tokio::time::timeout(UNREAD, to_visitor.write_all(&chunk[..count])).await??;
+        }
     };
     tokio::pin!(up, down);
     tokio::select! {

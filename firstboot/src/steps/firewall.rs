@@ -85,7 +85,7 @@ fn judge(wanted: bool, seen: Seen) -> Observation {
 }
 
 fn apply(context: &Context) -> Result<()> {
-    diversion::end(&context.root)?;
+    let led_back = diversion::end(&context.root);
     let switched = match &context.settings {
         None => Ok(()),
         Some(settings) => look(context).and_then(|seen| {
@@ -96,7 +96,7 @@ fn apply(context: &Context) -> Result<()> {
     if !is_walled(context)? {
         wall(context)?;
     }
-    switched
+    switched.and(led_back)
 }
 
 fn switch_on(context: &Context, seen: Seen) -> Result<()> {

@@ -7,10 +7,11 @@ use std::any::Any;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
 
 use super::{iptables, nftables};
 use crate::acme::Divert;
-use crate::context::Context;
 use crate::facts::FirewallBackend;
 use crate::settings::Listen;
 use crate::{console, durable};
@@ -19,56 +20,79 @@ use crate::{console, durable};
 const MARKER: &str = "/run/appliance/port-443-led-away";
 
 /// A family of addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(super) enum Family {
     Ipv4,
     Ipv6,
 }
 
-/// The way of this machine's kernel to do it.
+/// The way of this machine's kernel to do it; the marker says it too, so that it can be ended without knowing anything else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Way {
+    backend: FirewallBackend,
+    families: Vec<Family>,
+}
+
+impl Way {
+    fn begin(&self, port: u16) -> Result<()> {
+        match self.backend {
+            FirewallBackend::Nftables => nftables::divert(&self.families, port),
+            FirewallBackend::Iptables => iptables::divert(&self.families, port),
+        }
+    }
+
+    fn lacks(&self) -> Result<Option<&'static str>> {
+        let (is_let_in, rule) = match self.backend {
+            FirewallBackend::Nftables => (nftables::lets_diverted_in()?, "ct status dnat accept"),
+            FirewallBackend::Iptables => {
+                (iptables::lets_diverted_in(&self.families)?, "-p tcp -m conntrack --ctstate DNAT -j ACCEPT")
+            }
+        };
+        Ok((!is_let_in).then_some(rule))
+    }
+
+    /// Every family, whatever comes of one.
+    fn end(&self) -> Result<()> {
+        match self.backend {
+            FirewallBackend::Nftables => nftables::end_diversion(),
+            FirewallBackend::Iptables => {
+                let ends: Vec<Result<()>> =
+                    self.families.iter().map(|family| iptables::end_diversion(*family)).collect();
+                ends.into_iter().collect()
+            }
+        }
+    }
+}
+
+/// A diversion that may be begun.
 #[derive(Debug, Clone)]
 pub struct Diversion {
-    backend: FirewallBackend,
-    families: &'static [Family],
-    root: PathBuf,
+    way: Way,
+    marker: PathBuf,
 }
 
 impl Diversion {
     /// Of the families that the web server answers on, remembered below a root.
     pub fn new(backend: FirewallBackend, listen: Listen, root: &Path) -> Diversion {
-        let families: &[Family] = match listen {
-            Listen::Ipv6 => &[Family::Ipv6],
-            Listen::Dual => &[Family::Ipv4, Family::Ipv6],
-            Listen::Ipv4 => &[Family::Ipv4],
+        let families = match listen {
+            Listen::Ipv6 => vec![Family::Ipv6],
+            Listen::Dual => vec![Family::Ipv4, Family::Ipv6],
+            Listen::Ipv4 => vec![Family::Ipv4],
         };
-        Diversion { backend, families, root: root.to_owned() }
+        Diversion { way: Way { backend, families }, marker: marker(root) }
     }
 
     fn begin(&self, port: u16) -> Result<()> {
-        let (is_let_in, rule) = match self.backend {
-            FirewallBackend::Nftables => (nftables::lets_diverted_in()?, "ct status dnat accept"),
-            FirewallBackend::Iptables => {
-                (iptables::lets_diverted_in(self.families)?, "-p tcp -m conntrack --ctstate DNAT -j ACCEPT")
-            }
-        };
-        if !is_let_in {
+        if let Some(rule) = self.way.lacks()? {
             bail!(
                 "the firewall's rules were changed and lack `{rule}`, which lets in what came for port 443: add it as the image has it"
             );
         }
-        durable::write(&marker(&self.root), b"", 0o600, None)?;
-        match self.backend {
-            FirewallBackend::Nftables => nftables::divert(self.families, port),
-            FirewallBackend::Iptables => iptables::divert(self.families, port),
-        }
-    }
-
-    fn end(&self) -> Result<()> {
-        match self.backend {
-            FirewallBackend::Nftables => nftables::end_diversion()?,
-            FirewallBackend::Iptables => iptables::end_diversion(&self.root)?,
-        }
-        durable::remove(&marker(&self.root))
+        let way = serde_json::to_vec(&self.way).context("writing down how port 443 is led away")?;
+        durable::write(&self.marker, &way, 0o600, None)?;
+        self.way.begin(port)
     }
 }
 
@@ -86,9 +110,7 @@ struct Led(Diversion);
 impl Drop for Led {
     fn drop(&mut self) {
         // The step `firewall` finds what could not be ended here.
-        if is_left(&self.0.root)
-            && let Err(error) = self.0.end()
-        {
+        if let Err(error) = end_of(&self.0.marker) {
             console::journal(&format!("leading port 443 back to the web server: {error:#}"));
         }
     }
@@ -105,10 +127,15 @@ pub(super) fn is_left(root: &Path) -> bool {
 
 /// Ends what a process has left behind, if it has.
 pub fn end(root: &Path) -> Result<()> {
-    if !is_left(root) {
+    end_of(&marker(root))
+}
+
+fn end_of(marker: &Path) -> Result<()> {
+    if !marker.exists() {
         return Ok(());
     }
-    let backend = Context::load_facts(root)?.system.firewall;
-    // Of either family: whatever was begun.
-    Diversion::new(backend, Listen::Dual, root).end()
+    let way: Way = serde_json::from_slice(&fs::read(marker)?)
+        .with_context(|| format!("reading `{}`: a reboot ends what it speaks of", marker.display()))?;
+    way.end()?;
+    durable::remove(marker)
 }

@@ -59,9 +59,9 @@ pub(super) fn lets_diverted_in(families: &[diversion::Family]) -> Result<bool> {
     Ok(true)
 }
 
-/// Leads new ones nowhere else, as often as one likes. The kernel goes on translating those that were led elsewhere before.
-pub(super) fn end_diversion(root: &Path) -> Result<()> {
-    families(root).iter().try_for_each(Family::end_diversion)
+/// Leads new ones of a family nowhere else, as often as one likes. The kernel goes on translating those that were led elsewhere before.
+pub(super) fn end_diversion(family: diversion::Family) -> Result<()> {
+    Family::of(family).end_diversion()
 }
 
 impl Family {
@@ -93,9 +93,10 @@ impl Family {
                 self.in_nat(&format!("-I {chain} 1 -j {DIVERSION}"))?;
             }
         }
-        // First packets alone: where the firewall is off, the kernel meets connections in the middle, and takes them for new ones.
+        // First packets alone: where the firewall is off, the kernel meets connections in the middle, and takes them for new ones. Not
+        // REDIRECT, which changes the address to one of the interface.
         self.in_nat(&format!(
-            "-A {DIVERSION} -p tcp -m tcp --dport 443 --syn -m addrtype --dst-type LOCAL -j REDIRECT --to-ports {port}"
+            "-A {DIVERSION} -p tcp -m tcp --dport 443 --syn -m addrtype --dst-type LOCAL -j DNAT --to-destination :{port}"
         ))?;
         Ok(())
     }
@@ -103,7 +104,7 @@ impl Family {
     fn end_diversion(&self) -> Result<()> {
         let begin = format!("-A {DIVERSION} ");
         let rules = self.in_nat("-S")?;
-        for rule in rules.lines().filter(|rule| rule.contains("-j REDIRECT")) {
+        for rule in rules.lines().filter(|rule| rule.contains("-j DNAT")) {
             if let Some(rule) = rule.strip_prefix(&begin) {
                 self.in_nat(&format!("-D {DIVERSION} {rule}"))?;
             }

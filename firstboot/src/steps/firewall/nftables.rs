@@ -71,7 +71,8 @@ pub(super) fn divert(families: &[Family], port: u16) -> Result<()> {
     Run::new("nft", &["-f", "-"]).stdin(diversion_text(families, port)).text().map(drop)
 }
 
-/// The diversion as `nft` reads it. First packets alone: where the firewall is off, the kernel meets connections in the middle, and takes
+/// The diversion as `nft` reads it. The address stays what it was: `redirect` would change it to one of the interface, which may have
+/// none, or another one. First packets alone: where the firewall is off, the kernel meets connections in the middle, and takes
 /// them for new ones.
 fn diversion_text(families: &[Family], port: u16) -> String {
     let rules: Vec<String> = families
@@ -82,7 +83,7 @@ fn diversion_text(families: &[Family], port: u16) -> String {
                 Family::Ipv6 => "ipv6",
             };
             format!(
-                "        meta nfproto {family} fib daddr type local tcp dport 443 tcp flags & (fin | syn | rst | ack) == syn redirect to \
+                "        meta nfproto {family} fib daddr type local tcp dport 443 tcp flags & (fin | syn | rst | ack) == syn dnat to \
                  :{port}\n"
             )
         })
