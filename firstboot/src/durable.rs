@@ -247,6 +247,15 @@ pub fn overwrite(device: &std::fs::File, content: &[u8], offset: u64) -> std::io
     Ok(())
 }
 
+/// Makes a new file of so many bytes that the disk has set aside for it, without holes.
+pub fn allocate(path: &Path, bytes: u64, mode: u32) -> Result<()> {
+    let file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    faults::created(path);
+    rustix::fs::fallocate(file.file(), rustix::fs::FallocateFlags::empty(), 0, bytes)
+        .with_context(|| format!("setting {bytes} bytes aside for `{}`", path.display()))?;
+    sync_open(file.file(), path)
+}
+
 /// Opens a log for adding to it. Its lines are for people: nothing depends on them, and they are not synced.
 pub fn log(path: &Path) -> Result<std::fs::File> {
     folder(parent(path))?;

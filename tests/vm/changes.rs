@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use imgbuild::qemu::{Machine, MachineOptions, Verdict};
-use testkit::lab::{INSTANCE_V6, OUTSIDE_V6};
+use testkit::lab::{INSTANCE_V4, INSTANCE_V6, OUTSIDE_V6};
 use testkit::scenario::say;
 use testkit::wait;
 
@@ -174,10 +174,53 @@ pub fn wrong_gateway_is_taken_back(site: &mut Site) -> Result<()> {
     .show(site)
 }
 
+/// The firewall off and on again: what is behind it opens and closes, and the wall around the cloud's metadata stays.
+pub fn firewall_is_switched(site: &mut Site) -> Result<()> {
+    const STREAMING: u16 = 4000;
+    // Over IPv4: streaming listens there alone. SSH is let in either way.
+    let reaches = |site: &Site, port| -> Result<bool> {
+        Ok(site.lab()?.client_to(INSTANCE_V4.into())?.connect(port).is_ok())
+    };
+    ensure!(reaches(site, 22)? && !reaches(site, STREAMING)?, "before: SSH is shut, or streaming is open");
+    guest(
+        site,
+        "cd /etc/appliance && cp -p config.toml /root/config.before && sed -i '/^firewall = /d; 1i firewall = false' config.toml && \
+         appliance config check config.toml && appliance retry",
+    )?;
+    let off = comes(site, "the firewall to be off", "! nft list table inet appliance 2>/dev/null");
+    let opened = reaches(site, STREAMING);
+    let wall = site.machine()?.shell("nft list table inet appliance_metadata");
+    restore(site)?;
+    off?;
+    ensure!(opened?, "the firewall is off, and streaming is not reached");
+    ensure!(wall?.contains("169.254.169.254"), "the wall around the metadata went with the firewall");
+    settles(site, "the firewall to be on", "nft list table inet appliance")?;
+    ensure!(
+        reaches(site, 22)? && !reaches(site, STREAMING)?,
+        "afterwards: SSH is shut, or streaming is open"
+    );
+    Ok(())
+}
+
 /// On other hardware the machine asks what it is before it is an instance again, and is what it was after the answer.
 pub fn copy_asks_before_it_serves(site: &mut Site) -> Result<()> {
+    const GIB: u64 = 1 << 30;
+    let bytes = |machine: &mut Machine| -> Result<u64> {
+        let said = machine.shell("df --output=size -B1 /var/lib/appliance | tail -n 1")?;
+        said.trim().parse().with_context(|| format!("reading the size of the data disk: {said}"))
+    };
     let options = site.options.clone().context("there is no machine: it did not boot")?;
+    let before = bytes(site.machine()?)?;
     site.machine.take().context("there is no machine: it did not boot")?.stop()?;
+    // And the hypervisor gave the data disk another GiB.
+    testkit::run(
+        "qemu-img".as_ref(),
+        &["resize", "-q", "-f", "qcow2"]
+            .map(std::ffi::OsStr::new)
+            .into_iter()
+            .chain([folder().join("data.qcow2").as_os_str(), "+1G".as_ref()])
+            .collect::<Vec<_>>(),
+    )?;
     let options = MachineOptions { uuid: Some(OTHER_HARDWARE.to_owned()), ..options };
     let machine = site.machine.insert(Machine::start(&options, &folder())?);
     let asks = |why: &serde_json::Value| {
@@ -199,5 +242,8 @@ pub fn copy_asks_before_it_serves(site: &mut Site) -> Result<()> {
     let machine = site.machine()?;
     machine.shell("appliance identity keep")?;
     machine.wait_verdict(Verdict::Green, LIMIT)?;
+    let after = bytes(machine)?;
+    // Less what an ext4 file system needs for itself.
+    ensure!(after > before + GIB / 10 * 9, "the data disk had {before} bytes and has {after}");
     crate::web::about_has_the_issued_chain(site)
 }

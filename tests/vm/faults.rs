@@ -247,11 +247,18 @@ pub fn certificate(site: &mut Site) -> Result<()> {
         },
         Fault {
             step: STEP,
-            words: &["clock"],
+            words: &["http://v6don.lab.test", "could not be fetched", "port 80"],
             cause: |site| {
-                guest(site, "date --set '+10 years'")?;
+                guest(site, "nft insert rule inet appliance input tcp dport 80 reject with tcp reset")?;
                 site.lab()?.zone().set_issuer(DOMAIN, None)
             },
+            meanwhile: Some(serves),
+            heal,
+        },
+        Fault {
+            step: STEP,
+            words: &["clock"],
+            cause: |site| guest(site, "date --set '+10 years' && systemctl restart nftables.service"),
             meanwhile: None,
             heal,
         },

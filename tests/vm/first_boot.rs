@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use firstboot::settings::schema::{FIELDS, Field};
 use imgbuild::qemu::accel::Accelerator;
 use imgbuild::qemu::medium;
-use imgbuild::qemu::{Devices, Firmware, MachineOptions, Net};
+use imgbuild::qemu::{Devices, Firmware, Machine, MachineOptions, Net};
 use imgbuild::store::Store;
 use testkit::lab::{self, INSTANCE_V4, INSTANCE_V6, Lab};
 use testkit::{config_volume, ovf_environment};
@@ -24,6 +24,8 @@ pub fn turns_green(site: &mut Site) -> Result<()> {
     let mut history = History::new(&folder)?;
     history.suffer(&options, 1)?;
     let mut machine = history.start(&options)?;
+    let alone = history.wait_without_link(&mut machine).and_then(|()| serves_itself(&mut machine));
+    machine.set_link(true)?;
     let verdict = history.wait_green(&mut machine);
     site.history = Some(history);
     // What a person in front of the machine sees; for a look when something is odd.
@@ -34,8 +36,20 @@ pub fn turns_green(site: &mut Site) -> Result<()> {
         site.lab = Some(lab);
         site.machine = Some(machine);
     }
+    alone.context("the instance does not serve on a machine without a link")?;
     let report = verdict?.json;
     ensure!(report["domain"] == DOMAIN, "the verdict is about another domain: {report}");
+    Ok(())
+}
+
+/// The instance answers on the machine itself, with whatever certificate.
+fn serves_itself(machine: &mut Machine) -> Result<()> {
+    let ruby = format!(
+        "web = Net::HTTP.new(%q(::1), 443); web.use_ssl = true; web.verify_mode = OpenSSL::SSL::VERIFY_NONE; \
+         puts web.get(%q(/about), %q(Host) => %q({DOMAIN})).code"
+    );
+    let said = machine.shell(&format!("ruby -rnet/http -ropenssl -e '{ruby}'"))?;
+    ensure!(said == "200\n", "`/about` on the machine itself: {said}");
     Ok(())
 }
 

@@ -77,6 +77,7 @@ const CHECKS: &[Check<Site>] = &[
     ("instance_serves_while_dns_caa_or_clock_keep_it_from_a_certificate", faults::certificate),
     ("name_is_proven_on_port_443_while_port_80_is_shut", changes::name_is_proven_on_port_443),
     ("sidekiq_is_split_by_queue_and_joined_again", changes::sidekiq_is_split_and_joined),
+    ("firewall_is_switched_off_and_on", changes::firewall_is_switched),
     ("wrong_gateway_is_taken_back", changes::wrong_gateway_is_taken_back),
     ("reboot_comes_back_with_the_same_secrets", power::reboot_keeps_everything),
     ("copy_of_the_machine_asks_before_it_serves", changes::copy_asks_before_it_serves),

@@ -21,10 +21,23 @@ pub fn reboot_keeps_everything(site: &mut Site) -> Result<()> {
     // Without this, "the same as before" could be said of nothing.
     ensure!(before.identity.lines().count() >= 8, "too few files to compare: {}", before.identity);
     let machine = site.machine()?;
+    // What a disk may lose, and a careless hand open: a host key, and who can read the secrets.
+    machine.shell(
+        "truncate -s 0 /etc/ssh/ssh_host_ed25519_key && chown -R mastodon /var/lib/appliance/secrets && \
+         chmod 644 /home/mastodon/live/.env.production",
+    )?;
     machine.reboot()?;
     machine.wait_verdict(Verdict::Green, LIMIT)?;
     let after = identity(site)?;
     ensure!(before == after, "before the reboot: {before:#?}\nafter: {after:#?}");
+    let said = site.machine()?.shell(
+        "stat -c %U:%G:%a /home/mastodon/live/.env.production && find /var/lib/appliance/secrets ! -user root && \
+         swapon --noheadings --show=NAME",
+    )?;
+    ensure!(
+        said == "root:mastodon:640\n/swapfile\n",
+        "who can read the settings, secrets that are not root's, swap: {said}"
+    );
 
     let status =
         site.visitor()?.status.clone().context("there is no status to look for: it was not posted")?;

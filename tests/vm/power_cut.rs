@@ -25,8 +25,10 @@ use crate::site::{Site, folder, project};
 const GROUPS: [&[&str]; 3] = [
     &[KERNEL, "storage", "identity", "clock"],
     &["secrets", "postgresql", "redis", "environment"],
-    &["environment", "database", "nginx", "certificate"],
+    &["environment", "database", "nginx", CERTIFICATE],
 ];
+/// The step that needs the world.
+const CERTIFICATE: &str = "certificate";
 /// The kernel's first word.
 const KERNEL: &str = "Linux version";
 /// A cut falls so many milliseconds at most behind that.
@@ -101,6 +103,8 @@ impl History {
             let behind = *self.dice.pick(group);
             let more = Duration::from_millis(self.dice.below(SPREAD));
             let mut machine = self.start(options)?;
+            // What needs no network does not wait for one.
+            machine.set_link(group.contains(&CERTIFICATE))?;
             if behind == KERNEL {
                 machine.wait_serial(KERNEL, LIMIT)?;
             } else {
@@ -150,6 +154,19 @@ impl History {
             boot.said.push((length, report.json["steps"].clone()));
             is_wanted(report)
         })
+    }
+
+    /// Waits until all is done that can be done without a link, on a machine that has none.
+    pub fn wait_without_link(&mut self, machine: &mut Machine) -> Result<()> {
+        machine.set_link(false)?;
+        let is_named = |why: &Value| {
+            why["step"] == "network" && why["why"].as_str().is_some_and(|why| why.contains("no link"))
+        };
+        self.watch(machine, |report| {
+            report.verdict == Verdict::Amber
+                && report.json["waiting"].as_array().is_some_and(|all| all.iter().any(is_named))
+        })
+        .map(drop)
     }
 
     /// Waits until the instance is well.

@@ -20,6 +20,7 @@ pub mod secrets;
 pub mod space;
 pub mod ssh;
 pub mod storage;
+pub mod swap;
 pub mod units;
 
 use crate::engine::Step;
@@ -32,6 +33,7 @@ pub const STEPS: &[Step] = &[
     storage::STEP,
     // Holds nothing back, and must not be held back by what a full disk breaks.
     space::STEP,
+    swap::STEP,
     identity::STEP,
     modes::STEP,
     configuration::STEP,

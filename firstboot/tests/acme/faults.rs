@@ -194,6 +194,10 @@ fn the_authority_is_left_alone_as_long_as_it_wants() {
     let said = refused(&plan);
     assert!(said.contains("(badNonce); the trouble is the authority's own"), "{said}");
     assert!(plan.waits(&now()).is_some());
+    stage.stub.fail("/order", [fault(500, Some("serverInternal"), None)]);
+    let said = refused(&plan);
+    assert!(said.contains("(serverInternal); the trouble is the authority's own"), "{said}");
+    assert!(plan.waits(&now()).is_some() && plan.waits(&later(86_400)).is_none());
 }
 
 #[test]

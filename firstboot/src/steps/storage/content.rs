@@ -12,8 +12,15 @@ use super::disks::Disk;
 use super::filesystem::{LABEL, has_mark};
 use crate::exec::Run;
 
-/// Both ends of a disk that must be zero before it counts as blank: every partition table and file system has something there.
-const EDGE: u64 = 1024 * 1024;
+/// What must be zero at the end of a disk before it counts as blank.
+const EDGE: u64 = 1 << 20;
+/// The same at its start: partition tables, file systems, and the start of a first partition.
+const START: u64 = 4 << 20;
+/// How far apart it is looked at between: ext4 repeats its superblock at such places, also behind the first MiB of a partition table, so a
+/// disk whose start was lost or wiped is not taken for a blank one.
+const STRIDE: u64 = 128 << 20;
+/// What is read there.
+const SAMPLE: u64 = 4 << 10;
 
 /// What is on a disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,9 +110,7 @@ pub fn probe(device: &Path, bytes: u64) -> Result<Content> {
         }
     };
     let file = fs_err::File::open(device)?;
-    let is_zero =
-        || Ok::<_, anyhow::Error>(zero(file.file(), 0)? && zero(file.file(), bytes.saturating_sub(EDGE))?);
-    let blank = signature == Signature::default() && is_zero()?;
+    let blank = signature == Signature::default() && is_blank(file.file(), bytes)?;
     Ok(classify(&signature, has_mark(file.file(), bytes)?, blank))
 }
 
@@ -163,10 +168,21 @@ fn printable(text: &str) -> String {
     text.chars().filter(|character| !character.is_control()).take(32).collect()
 }
 
-fn zero(file: &std::fs::File, offset: u64) -> std::io::Result<bool> {
-    let mut buffer = vec![0; usize::try_from(EDGE).unwrap_or(usize::MAX)];
-    file.read_exact_at(&mut buffer, offset)?;
-    Ok(buffer.iter().all(|byte| *byte == 0))
+/// Whether everything that is looked at is zero.
+fn is_blank(file: &std::fs::File, bytes: u64) -> std::io::Result<bool> {
+    let between = (1..=bytes / STRIDE).flat_map(|number| {
+        let place = number * STRIDE;
+        [(place, SAMPLE), (place + EDGE, SAMPLE)]
+    });
+    for (place, length) in [(0, START), (bytes.saturating_sub(EDGE), EDGE)].into_iter().chain(between) {
+        let length = length.min(bytes.saturating_sub(place));
+        let mut buffer = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        file.read_exact_at(&mut buffer, place)?;
+        if buffer.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Every candidate with its content. A disk that cannot be read is an error: it may be ours.
@@ -177,7 +193,10 @@ pub fn survey(disks: Vec<Disk>, mounted: &[PathBuf]) -> Result<Vec<(Disk, Conten
 
 #[cfg(test)]
 mod tests {
-    use super::{Content, Decision, Disk, Signature, classify, decide};
+    use std::os::unix::fs::FileExt as _;
+
+    use super::{Content, Decision, Disk, Signature, classify, decide, is_blank};
+    use crate::exec::Run;
 
     fn disk(name: &str) -> Disk {
         Disk { device: format!("/dev/{name}").into(), bytes: 1 << 35 }
@@ -216,6 +235,29 @@ mod tests {
                 Decision::Ask(text) => format!("ask {text}"),
             };
             assert!(decision.starts_with(expected), "{contents:?}: {decision}");
+        }
+    }
+
+    #[test]
+    fn a_file_system_whose_start_is_lost_is_not_blank() {
+        const SIZE: u64 = 1 << 30;
+        let disk = tempfile::NamedTempFile::new().unwrap();
+        let file = disk.as_file();
+        file.set_len(SIZE).unwrap();
+        assert!(is_blank(file, SIZE).unwrap());
+        for offset in ["0", "1048576"] {
+            file.set_len(0).unwrap();
+            file.set_len(SIZE).unwrap();
+            let offset = format!("offset={offset}");
+            Run::new(
+                "mke2fs",
+                &["-q", "-F", "-t", "ext4", "-E", &offset, &disk.path().to_string_lossy(), "900M"],
+            )
+            .text()
+            .unwrap();
+            // What wipes the first partition with the table.
+            file.write_all_at(&vec![0; 8 << 20], 0).unwrap();
+            assert!(!is_blank(file, SIZE).unwrap(), "{offset}");
         }
     }
 
