@@ -2,7 +2,7 @@
 //!
 //! A step that is done is looked at as often as it wishes, and at once when a step before it changed something. One that is not done
 //! is tried again after 2, 4, 8 … 60 seconds, by itself: a certificate that waits does not make the database work. One that is done no
-//! longer is doubted until everything before it was looked at, too.
+//! longer is doubted until everything before it was looked at once more.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -43,9 +43,12 @@ impl Schedule {
         self.again = false;
     }
 
-    /// Whether a step that is found to be done no longer may have its cause in one before it that this pass has not looked at.
+    /// Whether a step that is found to be done no longer may have its cause in one before it: one that this pass has not looked at, or has
+    /// looked at a moment too early. A pass that looks at everything once more tells; what that one finds is not doubted.
     pub fn doubts(&self, step: &str) -> bool {
-        self.kept && self.entries.get(step).is_some_and(|entry| entry.observation == Observation::Done)
+        // What was changed in this pass is cause enough.
+        (self.kept || !self.changed)
+            && self.entries.get(step).is_some_and(|entry| entry.observation == Observation::Done)
     }
 
     /// Whether the next pass comes at once and looks at everything, so that what this one holds back is no news.
@@ -163,7 +166,10 @@ mod tests {
         schedule.record(&outcome("postgresql", Observation::Done, false), HOURLY, now);
         schedule.record(&outcome("units", Observation::Done, false), Duration::from_secs(10), now);
         schedule.begin();
-        assert!(!schedule.doubts("units"), "everything was looked at so far");
+        assert!(schedule.doubts("units"), "the cause may have come since it was looked at");
+        schedule.record(&outcome("secrets", Observation::Done, true), HOURLY, now);
+        assert!(!schedule.doubts("units"), "the change is the cause");
+        schedule.begin();
         assert_eq!(schedule.next("postgresql", later), Next::Keep(Observation::Done));
         assert_eq!(schedule.next("units", later), Next::Run);
         assert!(schedule.doubts("units"));
@@ -172,6 +178,6 @@ mod tests {
         assert_eq!(schedule.pause(later), Duration::ZERO);
         schedule.begin();
         assert_eq!(schedule.next("postgresql", later), Next::Run);
-        assert!(!schedule.doubts("units"), "nothing was kept");
+        assert!(!schedule.doubts("units"), "everything is looked at");
     }
 }

@@ -126,6 +126,13 @@ fn apply(context: &Context) -> Result<()> {
     wait_until_they_answer(context)
 }
 
+/// A server of this machine that the services need and that has gone: waiting for them would take minutes and name the effect.
+fn gone(context: &Context) -> Option<&str> {
+    let facts = &context.facts;
+    let database = sql::elsewhere(context).is_none().then_some(&*facts.postgresql.unit);
+    database.into_iter().chain([&*facts.redis.unit]).find(|unit| !systemd::is_active(unit))
+}
+
 fn wait_until_they_answer(context: &Context) -> Result<()> {
     let start = Instant::now();
     while let Some((unit, error)) = unhealthy(context)? {
@@ -136,6 +143,9 @@ fn wait_until_they_answer(context: &Context) -> Result<()> {
             return Err(error.context(format!(
                 "unit `{unit}` does not answer; `journalctl --unit {unit}` shows its last lines"
             )));
+        }
+        if let Some(gone) = gone(context) {
+            bail!("unit `{gone}`, which unit `{unit}` needs, does not run");
         }
         std::thread::sleep(Duration::from_secs(2));
     }
