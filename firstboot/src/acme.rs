@@ -156,6 +156,11 @@ pub fn is_pending(accounts: &Path, directory: &str, domain: &str) -> bool {
     remembered(accounts).is_some_and(|pending| pending.directory == directory && pending.domain == domain)
 }
 
+/// Whether an order is remembered at all; what it says is another question.
+pub fn is_remembered(accounts: &Path) -> bool {
+    accounts.join(PENDING).is_file()
+}
+
 fn remembered(accounts: &Path) -> Option<Pending> {
     let text = fs::read(accounts.join(PENDING)).ok()?;
     serde_json::from_slice(&text).ok().filter(|pending: &Pending| pending.schema == 1)
@@ -163,8 +168,7 @@ fn remembered(accounts: &Path) -> Option<Pending> {
 
 /// Forgets the order that was signed last: its certificate is where it belongs.
 pub fn forget(accounts: &Path) -> Result<()> {
-    let path = accounts.join(PENDING);
-    if path.is_file() { durable::remove(&path) } else { Ok(()) }
+    if is_remembered(accounts) { durable::remove(&accounts.join(PENDING)) } else { Ok(()) }
 }
 
 /// The authority's refusal in a chain of causes.

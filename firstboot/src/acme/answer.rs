@@ -3,11 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use fs_err as fs;
 
 use crate::durable;
 
 /// Path of a challenge's answer below the webroot; RFC 8555, section 8.3.
 pub const CHALLENGES: &str = ".well-known/acme-challenge";
+
+/// Takes away every answer that a cut has left, for as long as nobody looks at one.
+pub(super) fn sweep(webroot: &Path) -> Result<()> {
+    let folder = webroot.join(CHALLENGES);
+    if !folder.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(&folder)? {
+        durable::erase(&entry?.path())?;
+    }
+    durable::sync_folder(&folder)
+}
 
 /// A file in the webroot that goes with its owner.
 #[derive(Debug)]
@@ -39,7 +52,18 @@ impl Drop for Answer {
 
 #[cfg(test)]
 mod tests {
-    use super::Answer;
+    use super::{Answer, CHALLENGES, sweep};
+
+    #[test]
+    fn what_a_cut_left_is_taken_away() {
+        let webroot = tempfile::tempdir().unwrap();
+        sweep(webroot.path()).unwrap();
+        std::mem::forget(Answer::put(webroot.path(), "old", "x").unwrap());
+        let folder = webroot.path().join(CHALLENGES);
+        fs_err::write(folder.join("half.new"), "").unwrap();
+        sweep(webroot.path()).unwrap();
+        assert_eq!(fs_err::read_dir(folder).unwrap().count(), 0);
+    }
 
     #[test]
     fn a_token_never_leaves_the_webroot() {

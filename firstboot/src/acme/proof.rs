@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use instant_acme::{ChallengeHandle, ChallengeType};
 
-use super::answer::{Answer, CHALLENGES};
+use super::answer::{self, Answer, CHALLENGES};
 use super::record::Published;
 use super::tls_alpn::{Gate, Standing};
 use crate::http;
@@ -58,6 +58,15 @@ impl Proof {
             Proof::Http { server, .. } => Some(server.port()),
             Proof::TlsAlpn(gate) => Some(gate.front.port()),
             Proof::Dns { .. } => None,
+        }
+    }
+
+    /// Takes away what a cut has left of an earlier proof.
+    pub fn sweep(&self) -> Result<()> {
+        match self {
+            Proof::Http { webroot, .. } => answer::sweep(webroot),
+            // A socket is gone with its process, and a record in DNS is worth nothing without our account's key.
+            Proof::TlsAlpn(_) | Proof::Dns { .. } => Ok(()),
         }
     }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, anyhow};
 
 use super::attempts::Attempts;
 pub use super::plan::Plan;
-use super::plan::{folder, wish};
+use super::plan::{folder, settle, wish};
 use super::renewal;
 use crate::context::Context;
 use crate::engine::Observation;
@@ -52,6 +52,9 @@ pub(super) fn observe(context: &Context) -> Result<Observation> {
             Some(text) => Observation::Waiting(format!("{text}{}", meanwhile(context, &now))),
             None => Observation::Todo(reason),
         },
+        Need::Nothing if acme::is_remembered(&folder(context)) => {
+            Observation::Todo("forget the order, whose certificate is in force".to_owned())
+        }
         Need::Nothing => {
             let pair = store::load(context, context.settings()?.site().as_str())?;
             if renewal::is_question_due(&folder(context), &pair.certificate, &now) {
@@ -73,6 +76,8 @@ pub(super) fn apply(context: &Context) -> Result<()> {
     let in_force = store::load(context, domain).ok().filter(|pair| pair.source == directory);
     match (need(context, &now)?, &in_force) {
         (Need::Nothing, Some(pair)) => {
+            // A cut may have come between the certificate's installation and this.
+            settle(&folder)?;
             return renewal::ask(&folder, &pair.certificate, directory, settings.acme.ca.as_deref(), &now);
         }
         // A change of the settings and back, or a lost link, must not cost another one.

@@ -5,7 +5,7 @@
 //! before the order costs nothing and is looked at again within a minute.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -159,6 +159,7 @@ impl Plan {
     /// Brings a certificate, or says what stands in the way and when that is looked at again.
     pub fn obtain(&self, now: &Moment) -> Result<Issued> {
         durable::private_folder(&self.folder)?;
+        self.proof.sweep()?;
         let start = Instant::now();
         let mut notes = Vec::new();
         let seen = self.look();
@@ -221,10 +222,9 @@ impl Plan {
         result.map_err(|failure| self.fail(&failure, view.as_deref(), &notes, &now))
     }
 
-    /// The certificate is in force: nothing of the way to it is needed any more.
+    /// See [`settle`].
     pub fn settle(&self) -> Result<()> {
-        acme::forget(&self.folder)?;
-        Attempts::remove(&self.folder)
+        settle(&self.folder)
     }
 
     /// With `strict`, what is wrong ends the attempt before it costs anything; with `warn` it is kept for the case that the authority
@@ -327,6 +327,12 @@ fn remedy(failure: &Failure, proof: &Proof) -> Option<String> {
         (None, _) => "let this machine reach the authority over HTTPS, or check `acme.directory`",
     };
     Some(remedy.to_owned())
+}
+
+/// The certificate is in force: nothing of the way to it is needed any more.
+pub(super) fn settle(folder: &Path) -> Result<()> {
+    acme::forget(folder)?;
+    Attempts::remove(folder)
 }
 
 /// How this machine proves its name.
