@@ -12,6 +12,7 @@
 //! | [`client`] | HTTP, TCP and WebSocket as seen from a given place, at a given address, with a given trust anchor |
 //! | [`mailbox`] | the mail that reached the relay |
 //! | [`oracle`] | `sgdisk`, `e2fsck`, `qemu-img` … as judges |
+//! | [`pebble`] | what every authority of the tests needs |
 //! | [`power`] | what a power cut may have left of a disk, and what other programs find there |
 //! | [`sandbox`] | a throw-away home for command line tests, and the filters their snapshots need |
 //! | [`standin`] | a repository of RPM packages in place of CentOS 7's |
@@ -33,6 +34,7 @@ pub mod mailbox;
 pub mod namespace;
 pub mod oracle;
 pub mod ovf_environment;
+pub mod pebble;
 pub mod power;
 pub mod sandbox;
 pub mod scenario;

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use testkit::pebble::{FILES, directory_tls};
+
 /// A name server whose records are given one by one; gone with the value.
 pub struct Names {
     child: Child,
@@ -71,26 +73,22 @@ impl Authority {
         let [api, management, tls] = free_ports();
         let names = Names::start(is_known);
         let web = serve(folder.path().join("webroot"));
-        let (ca, certificate, key) = authority_tls();
-        let write = |name: &str, content: &str| {
-            let path = folder.path().join(name);
-            fs_err::write(&path, content).unwrap();
-            path.display().to_string()
-        };
+        let ca = directory_tls(folder.path(), "localhost").unwrap();
         let config = serde_json::json!({ "pebble": {
             "listenAddress": format!("127.0.0.1:{api}"),
             "managementListenAddress": format!("127.0.0.1:{management}"),
-            "certificate": write("pebble.pem", &certificate),
-            "privateKey": write("pebble.key", &key),
+            "certificate": folder.path().join(FILES[0]),
+            "privateKey": folder.path().join(FILES[1]),
             "httpPort": web.port(),
             "tlsPort": tls,
             "domainBlocklist": ["blocked.example.net"],
         }});
-        let config = write("pebble.json", &config.to_string());
+        let path = folder.path().join("pebble.json");
+        fs_err::write(&path, config.to_string()).unwrap();
         let resolver = names.resolver.to_string();
         let children = vec![spawn(
             "pebble",
-            &["-config", &config, "-dnsserver", &resolver],
+            &["-config", &path.to_string_lossy(), "-dnsserver", &resolver],
             &[("PEBBLE_VA_NOSLEEP", "1"), ("PEBBLE_WFE_NONCEREJECT", &rejected.to_string())],
         )];
         wait_for(SocketAddr::from(([127, 0, 0, 1], api)));
@@ -123,21 +121,6 @@ impl Drop for Authority {
             let _ = child.wait();
         }
     }
-}
-
-/// An authority of our own for Pebble's HTTPS: its certificate, and a leaf for `localhost` with its key.
-fn authority_tls() -> (String, String, String) {
-    let mut parameters = rcgen::CertificateParams::new([]).unwrap();
-    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let key = rcgen::KeyPair::generate().unwrap();
-    let ca = parameters.self_signed(&key).unwrap();
-    let issuer = rcgen::Issuer::new(parameters, key);
-    let leaf_key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(["localhost".to_owned()])
-        .unwrap()
-        .signed_by(&leaf_key, &issuer)
-        .unwrap();
-    (ca.pem(), leaf.pem(), leaf_key.serialize_pem())
 }
 
 fn spawn(program: &str, args: &[&str], env: &[(&str, &str)]) -> Child {

@@ -5,11 +5,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
 use super::{ROUTER_V6, dns};
 use crate::client::{Client, Request, Trust};
 use crate::exec::Service;
+use crate::pebble;
 
 /// Name of the directory's host.
 pub(super) const HOST: &str = "acme.lab.test";
@@ -28,23 +28,12 @@ pub(super) struct Authority {
 impl Authority {
     /// Makes a throw-away authority for the directory's own HTTPS and writes pebble's files.
     pub fn new(folder: &Path) -> Result<Authority> {
-        let root_key = KeyPair::generate()?;
-        let mut root = CertificateParams::default();
-        root.distinguished_name.push(DnType::CommonName, "lab directory");
-        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        root.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let directory_root = root.self_signed(&root_key)?.pem();
-        let host_key = KeyPair::generate()?;
-        let host = CertificateParams::new(vec![HOST.to_owned()])?;
-        let certificate = host.signed_by(&host_key, &Issuer::new(root, root_key))?;
-
-        fs_err::write(folder.join("directory.pem"), certificate.pem())?;
-        fs_err::write(folder.join("directory.key"), host_key.serialize_pem())?;
+        let directory_root = pebble::directory_tls(folder, HOST)?;
         let config = serde_json::json!({ "pebble": {
             "listenAddress": format!("[{ROUTER_V6}]:{PORT}"),
             "managementListenAddress": format!("[::1]:{MANAGEMENT_PORT}"),
-            "certificate": folder.join("directory.pem"),
-            "privateKey": folder.join("directory.key"),
+            "certificate": folder.join(pebble::FILES[0]),
+            "privateKey": folder.join(pebble::FILES[1]),
             "httpPort": 80,
             "tlsPort": 443,
         }});
