@@ -1,4 +1,4 @@
-//! First boot's local steps, in the order of the program, under a plan of the fault layer.
+//! First boot's local steps and its certificate, in the order of the program, under a plan of the fault layer.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,12 +11,16 @@ use firstboot::{channels, steps};
 
 use crate::scene;
 
-/// How often a step is tried: what failed once because a server was just starting is not a fault.
-const TRIES: usize = 3;
+/// The step that asks an authority.
+pub const CERTIFICATE: &str = "certificate";
 
-/// The steps that need nothing from outside, in their order.
-pub fn local() -> Vec<&'static Step> {
-    steps::STEPS.iter().filter(|step| step.needs == Needs::Local).collect()
+/// How often a step is tried: what failed once because a server was just starting is not a fault.
+const TRIES: usize = 4;
+
+/// The steps that need nothing from outside, and the one that [`crate::world`] is there for, in their order.
+pub fn steps() -> Vec<&'static Step> {
+    let is_run = |step: &&Step| step.needs == Needs::Local || step.name == CERTIFICATE;
+    steps::STEPS.iter().filter(is_run).collect()
 }
 
 /// Arguments: the numbers of the first step under the plan and of the last step to run, the operation to end after (0 for none),
@@ -31,7 +35,7 @@ pub fn run(args: &[String]) -> Result<u8> {
     };
     let mut context = Context { root: "/".into(), facts: scene::facts()?, settings: None };
     let mut is_booted = false;
-    for (number, step) in local().into_iter().enumerate().take(last + 1) {
+    for (number, step) in steps().into_iter().enumerate().take(last + 1) {
         if number == first && at > 0 {
             faults::arm(Plan { at, loss });
         }
@@ -47,6 +51,10 @@ pub fn run(args: &[String]) -> Result<u8> {
         let mut outcome = converge(step, &context, |_| true);
         for _ in 1..TRIES {
             if outcome.observation != Observation::Done {
+                // After an order that a cut has ended it pauses for half a minute, unless the operator types `appliance renew`.
+                if step.name == CERTIFICATE {
+                    steps::certificate::forget_failures(&context)?;
+                }
                 outcome = converge(step, &context, |_| true);
             }
         }

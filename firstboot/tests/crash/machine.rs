@@ -1,5 +1,5 @@
-//! A machine around a tree: its own processes, mounts, network and name, and the tree as its root. Everything that runs in it ends
-//! with its first process, as in a power cut.
+//! A machine around a tree: its own processes, mounts and name, the tree as its root, and the network of a world. Everything that
+//! runs in it ends with its first process, as in a power cut.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, chroot};
@@ -14,6 +14,7 @@ use rustix::mount::{
 };
 use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 
+use crate::world::World;
 use crate::{scene, state};
 
 /// The files of the data disk while the machine runs.
@@ -31,6 +32,8 @@ pub struct Machine<'a> {
     pub root: &'a Path,
     /// Folder with this program under the names of the stand-ins.
     pub programs: &'a Path,
+    /// What it is plugged into.
+    pub world: &'a World,
 }
 
 /// What one boot of a machine said.
@@ -97,7 +100,6 @@ impl Machine<'_> {
         let flags = [
             "--mount",
             "--pid",
-            "--net",
             "--uts",
             "--ipc",
             "--fork",
@@ -110,7 +112,9 @@ impl Machine<'_> {
         // With `unshare` its child is killed, which is the first process of the machine, and with that one all others.
         let output = Command::new("timeout")
             .arg("--signal=KILL")
-            .args([LIMIT.as_secs().to_string().as_str(), "unshare"])
+            .args([LIMIT.as_secs().to_string().as_str(), "nsenter"])
+            .arg(format!("--net={}", self.world.network().display()))
+            .args(["--", "unshare"])
             .args(flags)
             .arg(own)
             .arg("machine")
@@ -244,10 +248,6 @@ fn set_up(root: &Path, programs: &Path) -> Result<()> {
     chroot(root)?;
     std::env::set_current_dir("/")?;
     rustix::system::sethostname(b"localhost")?;
-    let up = Command::new("/usr/sbin/ip").args(["link", "set", "lo", "up"]).status()?;
-    if !up.success() {
-        bail!("`ip link set lo up`: {up}");
-    }
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! The crash matrix: the local steps of first boot are ended after each operation on the disk that the fault layer counts, then run to
-//! their end. What they leave must be what an undisturbed run leaves. The steps `network` and `certificate` need the world outside and
-//! are not among them.
+//! their end. What they leave must be what an undisturbed run leaves. Of the other steps `certificate` is among them, with an authority
+//! that outlives each cut: one certificate is all that it may be asked for. `network` and `mail` are not.
 //!
 //! | Module | What it gives |
 //! | --- | --- |
 //! | `scene` | the tree of a blank machine |
 //! | `machine` | namespaces and a root of its own around such a tree: what starts in it dies with it |
-//! | `engine` | the local steps of first boot, run in that machine under a plan of the fault layer |
+//! | `world` | the network around it, with a certificate authority |
+//! | `engine` | the steps of first boot, run in that machine under a plan of the fault layer |
 //! | `standins` | the programs that Debian has no package for, or that need a real machine: systemd, Mastodon |
 //! | `state` | all that a run left on the disk and in the database, as text, random values masked |
 //! | `matrix` | which runs there are, and the comparison |
@@ -28,6 +29,7 @@ mod rails;
 mod scene;
 mod standins;
 mod state;
+mod world;
 
 use std::process::ExitCode;
 
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
     let role = match args.first().map(String::as_str) {
         _ if standins::NAMES.contains(&name.as_str()) => Some(standins::run(&name, &args)),
         Some("machine") => Some(machine::run(&args[1..])),
+        Some("world") => Some(world::run(&args[1..])),
         Some("engine") => Some(engine::run(&args[1..])),
         Some("service") => Some(standins::serve(&args[1..])),
         _ => None,

@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::machine::{Machine, Memory, Said, programs};
+use crate::world::World;
 use crate::{engine, scene, state};
 
 /// What is lost, as the engine reads it, and as a person does.
@@ -41,7 +42,8 @@ const MACHINE_KIB: usize = 512 * 1024;
 const WAIT: [&str; 2] = ["postgresql", "units"];
 
 /// Programs that change nothing, as their lines begin.
-const LOOKS: [&str; 9] = [
+const LOOKS: [&str; 10] = [
+    "ip -o",
     "nft list",
     "systemctl --quiet is-",
     "systemctl show",
@@ -70,6 +72,8 @@ struct Row {
     database: String,
     operations: Vec<String>,
     undisturbed: Duration,
+    /// How many certificates it cost.
+    signed: usize,
 }
 
 impl Row {
@@ -99,7 +103,13 @@ pub fn run() -> Result<()> {
     let memory = Memory::new()?;
     let folder = memory.path();
     let programs = programs(folder)?;
-    let rows = undisturbed(folder, &programs)?;
+    let authority = folder.join("authority");
+    fs::create_dir(&authority)?;
+    let ca = testkit::pebble::directory_tls(&authority, "localhost")?;
+    let workers = workers()?;
+    let worlds: Vec<World> =
+        (0..workers).map(|number| World::start(&authority, number)).collect::<Result<_>>()?;
+    let rows = undisturbed(folder, &ca, &programs, &worlds[0])?;
     let wanted = std::env::var("CRASH_MATRIX").ok();
     let is_whole = std::env::var_os("CRASH_MATRIX_WHOLE").is_some();
     let is_wanted =
@@ -126,7 +136,7 @@ pub fn run() -> Result<()> {
     let needed: BTreeSet<&Path> = items.iter().map(|item| rows[item.row].before.as_path()).collect();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path != programs && !needed.contains(path.as_path()) {
+        if path != programs && path != authority && !needed.contains(path.as_path()) {
             fs::remove_dir_all(path)?;
         }
     }
@@ -134,9 +144,8 @@ pub fn run() -> Result<()> {
     let times = Mutex::new(vec![Duration::ZERO; rows.len()]);
     let missed = Mutex::new(vec![0_usize; rows.len()]);
     let next = AtomicUsize::new(0);
-    let workers = workers()?;
     std::thread::scope(|scope| {
-        for worker in 0..workers {
+        for (worker, world) in worlds.iter().enumerate() {
             let (rows, items, failures, times) = (&rows, &items, &failures, &times);
             let (next, missed) = (&next, &missed);
             let (programs, tree) = (&programs, folder.join(format!("tree-{worker}")));
@@ -144,7 +153,7 @@ pub fn run() -> Result<()> {
                 while let Some(item) = items.get(next.fetch_add(1, Ordering::SeqCst)) {
                     let begun = Instant::now();
                     let row = &rows[item.row];
-                    match cut(row, item, programs, &tree) {
+                    match cut(row, item, programs, world, &tree) {
                         Ok(Outcome::Cut) => {}
                         Ok(Outcome::NotReached) => {
                             missed.lock().expect("no worker panics")[item.row] += 1;
@@ -204,29 +213,36 @@ fn workers() -> Result<usize> {
 }
 
 /// Runs first boot step by step, keeps the tree before each, and notes what each leaves.
-fn undisturbed(folder: &Path, programs: &Path) -> Result<Vec<Row>> {
-    let steps = engine::local();
+fn undisturbed(folder: &Path, ca: &str, programs: &Path, world: &World) -> Result<Vec<Row>> {
+    let steps = engine::steps();
     let blank = folder.join("before-0");
     fs::create_dir(&blank)?;
-    scene::make(&blank)?;
+    scene::make(&blank, ca)?;
     let mut rows = Vec::new();
     for (number, step) in steps.iter().enumerate() {
         let (before, after) =
             (folder.join(format!("before-{number}")), folder.join(format!("before-{}", number + 1)));
-        rows.push(row(step.name, number..=number, &before, &after, programs)?);
+        rows.push(row(step.name, number..=number, &before, &after, programs, world)?);
     }
     // Once more with a data disk: where state lies differs, and the step that puts it there has much more to do.
     let with_disk = folder.join("disk-before-0");
     copy(&blank, &with_disk)?;
     scene::attach_disk(&with_disk)?;
-    rows.push(row("storage-disk", 0..=0, &with_disk, &folder.join("disk-before-1"), programs)?);
-    rows.push(row("whole-disk", 0..=steps.len() - 1, &with_disk, &folder.join("disk-whole"), programs)?);
+    rows.push(row("storage-disk", 0..=0, &with_disk, &folder.join("disk-before-1"), programs, world)?);
+    rows.push(row(
+        "whole-disk",
+        0..=steps.len() - 1,
+        &with_disk,
+        &folder.join("disk-whole"),
+        programs,
+        world,
+    )?);
 
-    let whole = row("whole", 0..=steps.len() - 1, &blank, &folder.join("whole"), programs)?;
+    let whole = row("whole", 0..=steps.len() - 1, &blank, &folder.join("whole"), programs, world)?;
     let last = &rows[steps.len() - 1];
     same(&last.after, &whole.after).context("all at once leaves something else than step by step")?;
     same(&lines(&last.database), &lines(&whole.database)).context("all at once leaves another database")?;
-    forgetful(&whole, &folder.join("whole"), programs)?;
+    forgetful(&whole, &folder.join("whole"), programs, world)?;
     rows.push(whole);
     Ok(rows)
 }
@@ -237,11 +253,13 @@ fn row(
     before: &Path,
     after: &Path,
     programs: &Path,
+    world: &World,
 ) -> Result<Row> {
     copy(before, after)?;
     let begun = Instant::now();
-    let machine = Machine { root: after, programs };
+    let machine = Machine { root: after, programs, world };
     let arguments = engine_arguments(*steps.start(), *steps.end(), u64::MAX, "nothing");
+    let signed = world.signed()?;
     let said = machine.boot(&arguments, false, true).with_context(|| format!("step {name}, undisturbed"))?;
     let row = Row {
         name: name.to_owned(),
@@ -252,14 +270,15 @@ fn row(
         database: said.database,
         operations: said.operations,
         undisturbed: begun.elapsed(),
+        signed: world.signed()? - signed,
     };
     no_scratch(&row.after)?;
     Ok(row)
 }
 
 /// What first boot only remembers may be deleted at any time.
-fn forgetful(whole: &Row, tree: &Path, programs: &Path) -> Result<()> {
-    let machine = Machine { root: tree, programs };
+fn forgetful(whole: &Row, tree: &Path, programs: &Path, world: &World) -> Result<()> {
+    let machine = Machine { root: tree, programs, world };
     for entry in fs::read_dir(tree.join("var/lib/appliance"))? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "in-force") {
@@ -273,9 +292,10 @@ fn forgetful(whole: &Row, tree: &Path, programs: &Path) -> Result<()> {
 }
 
 /// One cut, and the run after it.
-fn cut(row: &Row, item: &Item, programs: &Path, tree: &Path) -> Result<Outcome> {
+fn cut(row: &Row, item: &Item, programs: &Path, world: &World, tree: &Path) -> Result<Outcome> {
     copy(&row.before, tree)?;
-    let machine = Machine { root: tree, programs };
+    let signed = world.signed()?;
+    let machine = Machine { root: tree, programs, world };
     let loss = LOSSES[item.loss].0;
     let is_power = loss != "nothing";
     let first = machine.boot(&engine_arguments(row.first, row.last, item.at, loss), !is_power, false)?;
@@ -293,8 +313,15 @@ fn cut(row: &Row, item: &Item, programs: &Path, tree: &Path) -> Result<Outcome> 
             row.after.iter().filter(|line| !(is_lost && line.starts_with(LOSABLE))).cloned().collect();
         same(&expected, &found)?;
         same(&lines(&row.database), &lines(&healed.database)).context("the database")?;
-        let kept: BTreeSet<String> = state::secrets(tree)?.into_iter().collect();
-        match first.seen.iter().find(|seen| !kept.contains(*seen)) {
+        let signed = world.signed()? - signed;
+        ensure!(signed == row.signed, "{signed} certificates were signed, and not {}", row.signed);
+        let kept = state::secrets(tree)?;
+        // The authority's takes the place of one of our own.
+        let is_replaced = |seen: &str| {
+            let (name, _) = seen.rsplit_once(' ').unwrap_or_default();
+            name.starts_with(state::KEY) && !kept.iter().any(|kept| kept.starts_with(name))
+        };
+        match first.seen.iter().find(|seen| !kept.contains(seen) && !is_replaced(seen)) {
             None => Ok(()),
             Some(other) => bail!("a secret that could be seen before the cut is another one: {other}"),
         }

@@ -10,6 +10,8 @@ use firstboot::facts::{
     SystemFacts,
 };
 
+use crate::world;
+
 /// The instance's name.
 pub const DOMAIN: &str = "v6don.example.net";
 
@@ -34,6 +36,12 @@ authorized-keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHtX4Ql5QZbZr0cF3vE2uGz
 [owner]
 username = \"alice\"
 email = \"alice@example.net\"
+
+[acme]
+email = \"admin@example.net\"
+directory = \"{directory}\"
+ca = '''
+{ca}'''
 ";
 
 const NGINX: &str = "\
@@ -108,8 +116,8 @@ pub fn attach_disk(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Makes the tree.
-pub fn make(root: &Path) -> Result<()> {
+/// Makes the tree of a machine that trusts this authority (PEM).
+pub fn make(root: &Path, ca: &str) -> Result<()> {
     let facts = facts()?;
     let postgresql = Path::new(&facts.postgresql.hba).parent().context("no folder")?.to_owned();
     let below = |path: &str| root.join(path.trim_start_matches('/'));
@@ -178,7 +186,8 @@ pub fn make(root: &Path) -> Result<()> {
     fs::write(root.join("etc/nginx/nginx.conf"), NGINX)?;
     fs::write(root.join("etc/nginx/mime.types"), "types { text/html html; }\n")?;
     let config = "sys/firmware/qemu_fw_cfg/by_name/opt/org.mastodon/config/raw";
-    fs::write(root.join(config), CONFIG)?;
+    fs::write(root.join(config), CONFIG.replace("{directory}", world::DIRECTORY).replace("{ca}", ca))?;
+    fs::write(root.join("etc/resolv.conf"), "nameserver 127.0.0.1\n")?;
     let conf = format!(
         "data_directory = '{}'\nhba_file = '{}'\nident_file = '{}/pg_ident.conf'\nlisten_addresses = ''\n\
         unix_socket_directories = '/var/run/postgresql'\ninclude_dir = 'conf.d'\n",

@@ -30,16 +30,20 @@ const LEFT_OUT: [&str; 11] = [
 ];
 
 /// Content that is made of random values alone. It must be there, and not empty.
-const RANDOM: [&str; 8] = [
+const RANDOM: [&str; 9] = [
     r"^/etc/machine-id$",
     r"^/etc/ssh/ssh_host_[a-z0-9]+_key(\.pub)?$",
     r"^/etc/letsencrypt/archive/.*\.pem$",
     r"^/root/owner-password$",
+    r"^/var/lib/appliance/acme/account-.*\.der$",
     r"^/var/lib/appliance/instance-id$",
     r"^/var/lib/appliance/secrets/[a-z-]+$",
     r"^/var/lib/appliance/ssh/ssh_host_[a-z0-9]+_key$",
     r"^/var/lib/appliance/environment\.in-force$",
 ];
+
+/// What the authority was asked for, and when: nothing that anybody keeps secret, or that stays the same over a cut.
+const ASKED: [&str; 2] = ["/var/lib/appliance/acme/ledger.json", "/var/lib/appliance/acme/renewal.json"];
 
 /// Values within other content that are random, or that PostgreSQL may change: after a recovery a sequence goes on up to 32 further.
 const WITHIN: [&str; 4] = [
@@ -126,7 +130,7 @@ pub fn tree(root: &Path) -> Result<Vec<String>> {
 }
 
 fn content(guest: &str, text: &str) -> String {
-    if RANDOM_FILES.iter().any(|rule| rule.is_match(guest)) {
+    if ASKED.contains(&guest) || RANDOM_FILES.iter().any(|rule| rule.is_match(guest)) {
         return if text.trim().is_empty() {
             "EMPTY, but it should be random".to_owned()
         } else {
@@ -157,6 +161,9 @@ fn walk(folder: &Path, see: &mut dyn FnMut(&Path, &fs::Metadata) -> Result<bool>
     Ok(())
 }
 
+/// What [`secrets`] calls the certificate's key. One from another source takes its place.
+pub const KEY: &str = "the certificate's key in force";
+
 /// Path and hash of every secret and identity that can be seen, the certificate's key in force among them.
 pub fn secrets(root: &Path) -> Result<Vec<String>> {
     let mut seen = Vec::new();
@@ -185,7 +192,8 @@ pub fn secrets(root: &Path) -> Result<Vec<String>> {
     if let Ok(target) = fs::read_link(&live) {
         // The link is relative, so it leads there from outside of the tree as well.
         let key = live.parent().unwrap_or(root).join(target).join("privkey.pem");
-        add(&key, "the certificate's key in force")?;
+        let source = fs::read_to_string(key.with_file_name("source"))?;
+        add(&key, &format!("{KEY} from {}", source.trim()))?;
     }
     seen.sort();
     Ok(seen)
