@@ -19,7 +19,7 @@ use testkit::power::write_log::WriteLog;
 use testkit::scenario::say;
 
 use crate::first_boot;
-use crate::site::{Site, folder, project};
+use crate::site::{DOMAIN, Site, folder, project};
 
 /// Where the cuts of a first boot fall: behind one of these of each group, and some seconds more. A name is a step's that is done.
 const GROUPS: [&[&str]; 3] = [
@@ -36,7 +36,7 @@ const SPREAD: u64 = 30_000;
 /// No machine needs longer to the step that it is to be cut in.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 /// Disks that are made anew and looked at after a first boot, beside those that the cuts left.
-const MOMENTS: usize = 12;
+const MOMENTS: usize = 20;
 
 /// Cuts of each group in a first boot of a campaign: later ones meet what earlier ones have left.
 const AGAIN: usize = 4;
@@ -226,6 +226,7 @@ impl History {
         let program = imgbuild::pipeline::guest_program(&project())?;
         let mut report =
             vec![format!("{} boots, {all} requests to the data disk, {flushes} flushes", logs.len())];
+        let mut all_lost = 0;
         for _ in 0..MOMENTS {
             // Any request of any boot is as likely as any other.
             let mut at = usize::try_from(self.dice.below(all as u64))?;
@@ -236,15 +237,25 @@ impl History {
             });
             let number = number.context("no log has the request")?;
             let seed = self.dice.below(u64::MAX);
-            let found = self
+            let (lost, found) = self
                 .moment(program.path(), number, &logs[number], at, seed)
                 .with_context(|| format!("boot {number}, behind request {at}, seed {seed}"))?;
-            report.push(format!("boot {number}, request {at:>6}: {found}"));
+            all_lost += lost;
+            report.push(format!("boot {number}, request {at:>6}: {lost} writes lost, {found}"));
         }
+        // Else nothing was shown that a plain kill does not show.
+        ensure!(all_lost > 0, "none of the moments lost a write");
         Ok(report)
     }
 
-    fn moment(&self, program: &Path, number: usize, log: &WriteLog, at: usize, seed: u64) -> Result<String> {
+    fn moment(
+        &self,
+        program: &Path,
+        number: usize,
+        log: &WriteLog,
+        at: usize,
+        seed: u64,
+    ) -> Result<(usize, String)> {
         let boot = &self.boots[number];
         let tree = tempfile::tempdir_in(&self.folder)?;
         let disk = tree.path().join("disk.raw");
@@ -257,7 +268,7 @@ impl History {
         let is_done = |step: &str| done.is_some_and(|steps| steps[step] == "done");
         let Some(remains) = remains else {
             ensure!(!is_done("storage"), "the disk is blank, but storage was said to be done");
-            return Ok(format!("{lost} writes lost, the disk is blank"));
+            return Ok((lost, "the disk is blank".to_owned()));
         };
         let identity = remains.identity()?;
         is_kept(&identity, &self.seen)?;
@@ -270,7 +281,17 @@ impl History {
             "the database is half made: {database:?}"
         );
         ensure!(is_ready || !is_done("database"), "the database was said to be done, now: {database:?}");
-        Ok(format!("{lost} writes lost, secrets {said}, database {database:?}"))
+        let certificate = remains.certificate(DOMAIN)?;
+        ensure!(
+            certificate.is_some() || !is_done("nginx"),
+            "nginx was said to serve, and has no certificate"
+        );
+        let source = certificate.as_deref().unwrap_or("none");
+        ensure!(
+            source.starts_with("https://") || !is_done(CERTIFICATE),
+            "the certificate was said to be there, now: {source}"
+        );
+        Ok((lost, format!("secrets {said}, database {database:?}, certificate {source}")))
     }
 
     /// Removes what only the checks need; for a look at a failure it stays.

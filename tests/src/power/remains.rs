@@ -11,6 +11,8 @@ use crate::{exec, oracle};
 
 /// Folders of state on the data disk, under the names that first boot gives them.
 const ENGINE: &str = "var-lib-appliance";
+/// Where certificates lie.
+const CERTIFICATES: &str = "etc-letsencrypt";
 /// Where the clusters are, one folder for each version of PostgreSQL.
 const CLUSTERS: &str = "var-lib-postgresql";
 
@@ -85,6 +87,27 @@ impl Remains {
         Ok(found)
     }
 
+    /// The certificate in force for a domain, by where it came from; `None` when there is none yet. An error when its key is another
+    /// one's, or a file is missing or cut short, as openssl sees it.
+    pub fn certificate(&self, domain: &str) -> Result<Option<String>> {
+        let live = self.state(CERTIFICATES).join("live").join(domain);
+        // The link is relative, so it leads there here as well.
+        if live.symlink_metadata().is_err() {
+            return Ok(None);
+        }
+        let (chain, key) = (live.join("fullchain.pem"), live.join("privkey.pem"));
+        let of_chain = exec::text(
+            "openssl",
+            &["x509".as_ref(), "-noout".as_ref(), "-pubkey".as_ref(), "-in".as_ref(), chain.as_os_str()],
+        )?;
+        let of_key =
+            exec::text("openssl", &["pkey".as_ref(), "-pubout".as_ref(), "-in".as_ref(), key.as_os_str()])?;
+        ensure!(of_chain == of_key, "the certificate's key is another one's");
+        let source = fs_err::read_to_string(live.join("source"))?;
+        ensure!(!source.is_empty(), "where the certificate came from is lost");
+        Ok(Some(source.trim().to_owned()))
+    }
+
     /// Lets PostgreSQL recover the cluster and looks for the instance's database.
     pub fn database(&self) -> Result<Database> {
         let clusters = self.state(CLUSTERS);
@@ -157,7 +180,34 @@ fn query(cluster: &Path, conf: &Path, database: &str, statement: &str) -> Result
 
 #[cfg(test)]
 mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+
     use super::*;
+
+    #[test]
+    fn a_certificate_is_whole_or_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let remains = Remains { folder: folder.path().to_owned() };
+        assert_eq!(remains.certificate("a.example").unwrap(), None);
+        let live = folder.path().join("etc-letsencrypt/live");
+        let pair = folder.path().join("etc-letsencrypt/archive/a.example/1");
+        fs_err::create_dir_all(&live).unwrap();
+        fs_err::create_dir_all(&pair).unwrap();
+        fs_err::os::unix::fs::symlink("../archive/a.example/1", live.join("a.example")).unwrap();
+        assert!(remains.certificate("a.example").is_err());
+        let write = |name: &str, text: &str| fs_err::write(pair.join(name), text).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let certificate =
+            CertificateParams::new(["a.example".to_owned()]).unwrap().self_signed(&key).unwrap();
+        write("fullchain.pem", &certificate.pem());
+        write("privkey.pem", &key.serialize_pem());
+        write("source", "self-signed\n");
+        assert_eq!(remains.certificate("a.example").unwrap().as_deref(), Some("self-signed"));
+        write("privkey.pem", &KeyPair::generate().unwrap().serialize_pem());
+        assert!(remains.certificate("a.example").unwrap_err().to_string().contains("another one's"));
+        write("privkey.pem", "");
+        assert!(remains.certificate("a.example").is_err());
+    }
 
     #[test]
     fn a_blank_disk_holds_nothing_and_a_damaged_one_is_refused() {
