@@ -37,8 +37,8 @@ enum Command {
     Crash,
     /// Cut the power of first boots again and again
     Powercut {
-        /// How many cuts at least; each first boot has three
-        #[arg(long, default_value_t = 3)]
+        /// How many cuts at least; each first boot has twelve
+        #[arg(long, default_value_t = 12)]
         count: u32,
     },
     /// Run every check and every test, VM tests included
