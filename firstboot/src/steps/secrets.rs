@@ -106,9 +106,9 @@ fn apply(context: &Context) -> Result<()> {
 
     let (private, public) = new_vapid_pair()?;
     let contents = [
-        (PAPERCLIP, new_hex()?),
-        (SESSION, new_hex()?),
-        (OTP, new_hex()?),
+        (PAPERCLIP, hex::<64>()?),
+        (SESSION, hex::<64>()?),
+        (OTP, hex::<64>()?),
         (VAPID_PRIVATE, private),
         (VAPID_PUBLIC, public),
     ];
@@ -138,8 +138,9 @@ fn random<const N: usize>() -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-fn new_hex() -> Result<String> {
-    let halves = random::<64>()?.into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
+/// So many random bytes as hexadecimal digits.
+pub(super) fn hex<const N: usize>() -> Result<String> {
+    let halves = random::<N>()?.into_iter().flat_map(|byte| [byte >> 4, byte & 15]);
     Ok(halves.filter_map(|half| char::from_digit(half.into(), 16)).collect())
 }
 

@@ -22,7 +22,7 @@ DROP TABLE IF EXISTS accounts CASCADE;
 CREATE TABLE accounts (id bigserial PRIMARY KEY, username text NOT NULL, domain text);
 CREATE UNIQUE INDEX ON accounts (lower(username), lower(domain));
 DROP TABLE IF EXISTS users CASCADE;
-CREATE TABLE users (id bigserial PRIMARY KEY, email text UNIQUE NOT NULL, account_id bigint REFERENCES accounts, admin boolean DEFAULT false NOT NULL, confirmed boolean DEFAULT false NOT NULL);
+CREATE TABLE users (id bigserial PRIMARY KEY, email text UNIQUE NOT NULL, account_id bigint REFERENCES accounts, admin boolean DEFAULT false NOT NULL, confirmed boolean DEFAULT false NOT NULL, password text);
 DROP TABLE IF EXISTS schema_migrations;
 ";
 
