@@ -6,10 +6,14 @@ use anyhow::{Context as _, Result, ensure};
 use testkit::client::{Client, Cookies, Request};
 use testkit::lab::INSTANCE_V4;
 
+use crate::changes::{restore, settles};
+use crate::faults::guest;
 use crate::site::{DOMAIN, Site, Visitor};
 
 const USERNAME: &str = "alice";
 const EMAIL: &str = "alice@lab.test";
+const OWNER: &str = "bob";
+const OWNERS_EMAIL: &str = "bob@lab.test";
 const PASSWORD: &str = "correct horse battery staple";
 const STATUS: &str = "Hello from a machine that set itself up";
 /// Wider than any thumbnail.
@@ -36,19 +40,7 @@ pub fn activate(site: &mut Site) -> Result<()> {
     let client = site.lab()?.client()?;
     let mail = site.lab()?.mailbox().wait_for(EMAIL, LIMIT)?;
     let visitor = site.visitor()?;
-    let app =
-        [("client_name", "test"), ("redirect_uris", "urn:ietf:wg:oauth:2.0:oob"), ("scopes", "read write")];
-    let app = client.https(&Request::post("/api/v1/apps").form(&app))?.expect(200)?.json()?;
-    let field = |name: &str| app[name].as_str().with_context(|| format!("no `{name}` in {app}"));
-    let grant = [
-        ("grant_type", "password"),
-        ("client_id", field("client_id")?),
-        ("client_secret", field("client_secret")?),
-        ("username", EMAIL),
-        ("password", PASSWORD),
-        ("scope", "read write"),
-    ];
-    let request = Request::post("/oauth/token").form(&grant);
+    let request = sign_in(&client, EMAIL, PASSWORD)?;
     // Before the link is followed, the right password is not enough.
     client.https(&request)?.expect(401)?;
     let link = mail.link("/auth/confirmation?confirmation_token=")?;
@@ -57,6 +49,58 @@ pub fn activate(site: &mut Site) -> Result<()> {
     visitor.token =
         Some(token["access_token"].as_str().with_context(|| format!("no token in {token}"))?.to_owned());
     Ok(())
+}
+
+/// What an app of its own asks for in a user's name.
+fn sign_in(client: &Client, email: &str, password: &str) -> Result<Request> {
+    let app =
+        [("client_name", "test"), ("redirect_uris", "urn:ietf:wg:oauth:2.0:oob"), ("scopes", "read write")];
+    let app = client.https(&Request::post("/api/v1/apps").form(&app))?.expect(200)?.json()?;
+    let field = |name: &str| app[name].as_str().with_context(|| format!("no `{name}` in {app}"));
+    let grant = [
+        ("grant_type", "password"),
+        ("client_id", field("client_id")?),
+        ("client_secret", field("client_secret")?),
+        ("username", email),
+        ("password", password),
+        ("scope", "read write"),
+    ];
+    Ok(Request::post("/oauth/token").form(&grant))
+}
+
+/// The owner whom the settings name has the password of the file, also after a cut that lost the first one.
+pub fn owner_has_the_password(site: &mut Site) -> Result<()> {
+    let client = site.lab()?.client()?;
+    let table = format!("\\n[owner]\\nusername = \"{OWNER}\"\\nemail = \"{OWNERS_EMAIL}\"\\n");
+    guest(
+        site,
+        &format!(
+            "cd /etc/appliance && cp -p config.toml /root/config.before && printf '{table}' >>config.toml && appliance retry"
+        ),
+    )?;
+    let made = "test -e /var/lib/appliance/owner-made";
+    settles(site, "the owner's account", made)?;
+    let read = |site: &mut Site| {
+        site.machine()?.shell("stat -c %a /root/owner-password && cat /root/owner-password")
+    };
+    let first = read(site)?;
+    let first = first.strip_prefix("600\n").context("others may read the owner's password")?.trim_end();
+    client.https(&sign_in(&client, OWNERS_EMAIL, first)?)?.expect(200)?;
+
+    guest(
+        site,
+        "rm /root/owner-password && mv /var/lib/appliance/owner-made /var/lib/appliance/owner-begun && appliance retry",
+    )?;
+    settles(site, "another password of the owner", made)?;
+    let second = read(site)?;
+    let second = second.strip_prefix("600\n").context("others may read the owner's password")?.trim_end();
+    client.https(&sign_in(&client, OWNERS_EMAIL, first)?)?.expect(401)?;
+    client.https(&sign_in(&client, OWNERS_EMAIL, second)?)?.expect(200)?;
+    let admins = site.machine()?.shell(&format!(
+        "cd / && runuser -u postgres -- psql -qAt -d mastodon -c \"SELECT admin FROM users WHERE email = '{OWNERS_EMAIL}'\""
+    ))?;
+    ensure!(admins == "t\n", "the owner is no administrator: {admins}");
+    restore(site)
 }
 
 pub fn make_admin(site: &mut Site) -> Result<()> {

@@ -35,12 +35,12 @@ fn configure(site: &mut Site, table: &str, key: &str, value: &str) -> Result<()>
 }
 
 /// Takes the change back.
-fn restore(site: &mut Site) -> Result<()> {
+pub fn restore(site: &mut Site) -> Result<()> {
     guest(site, "cp -p /root/config.before /etc/appliance/config.toml && appliance retry")
 }
 
 /// Waits until a script in the guest succeeds and the instance is well.
-fn settles(site: &mut Site, what: &str, script: &str) -> Result<()> {
+pub fn settles(site: &mut Site, what: &str, script: &str) -> Result<()> {
     comes(site, what, &format!("{script} && appliance status --json | grep -q '\"verdict\": *\"green\"'"))
 }
 
