@@ -33,7 +33,7 @@ enum Command {
         #[arg(long, hide = true)]
         boot_only: bool,
     },
-    /// Cut the local steps of first boot after every operation, without a machine
+    /// Cut the steps of first boot after every operation, without a machine
     Crash,
     /// Cut the power of first boots again and again
     Powercut {

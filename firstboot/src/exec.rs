@@ -175,8 +175,9 @@ impl Run {
             return Ok(output.stdout);
         }
         let logged = self.log.as_ref().map(fs_err::read).transpose()?.unwrap_or_default();
-        // Earlier attempts are in the log too; only this one's words explain it.
-        let logged = String::from_utf8_lossy(&logged[before.min(logged.len())..]);
+        // Earlier attempts are in the log too; only this one's words explain it. It may have been rotated meanwhile.
+        let before = if before > logged.len() { 0 } else { before };
+        let logged = String::from_utf8_lossy(&logged[before..]);
         let said =
             [&*output.stderr, &*output.stdout, &*logged].into_iter().find(|text| !text.trim().is_empty());
         let lines: Vec<&str> = said.unwrap_or_default().trim().lines().collect();

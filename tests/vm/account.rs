@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result, ensure};
 use testkit::client::{Client, Cookies, Request};
 use testkit::lab::INSTANCE_V4;
 
-use crate::changes::{restore, settles};
+use crate::changes::{comes, restore, settles};
 use crate::faults::guest;
 use crate::site::{DOMAIN, Site, Visitor};
 
 const USERNAME: &str = "alice";
 const EMAIL: &str = "alice@lab.test";
 const OWNER: &str = "bob";
-const OWNERS_EMAIL: &str = "bob@lab.test";
+const OWNERS_EMAIL: &str = "Bob@lab.test";
 const PASSWORD: &str = "correct horse battery staple";
 const STATUS: &str = "Hello from a machine that set itself up";
 /// Wider than any thumbnail.
@@ -68,9 +68,8 @@ fn sign_in(client: &Client, email: &str, password: &str) -> Result<Request> {
     Ok(Request::post("/oauth/token").form(&grant))
 }
 
-/// The owner whom the settings name has the password of the file, also after a cut that lost the first one.
+/// The owner whom the settings name has the password of the file, and nobody else becomes an administrator by the settings.
 pub fn owner_has_the_password(site: &mut Site) -> Result<()> {
-    let client = site.lab()?.client()?;
     let table = format!("\\n[owner]\\nusername = \"{OWNER}\"\\nemail = \"{OWNERS_EMAIL}\"\\n");
     guest(
         site,
@@ -78,29 +77,49 @@ pub fn owner_has_the_password(site: &mut Site) -> Result<()> {
             "cd /etc/appliance && cp -p config.toml /root/config.before && printf '{table}' >>config.toml && appliance retry"
         ),
     )?;
-    let made = "test -e /var/lib/appliance/owner-made";
-    settles(site, "the owner's account", made)?;
+    let shown = owner_signs_in(site);
+    // In any case, because other checks follow.
+    restore(site)?;
+    shown
+}
+
+fn owner_signs_in(site: &mut Site) -> Result<()> {
+    const MADE: &str = "test -e /var/lib/appliance/owner-made && ! test -e /var/lib/appliance/owner-begun";
+    let client = site.lab()?.client()?;
     let read = |site: &mut Site| {
         site.machine()?.shell("stat -c %a /root/owner-password && cat /root/owner-password")
     };
+    settles(site, "the owner's account", MADE)?;
     let first = read(site)?;
-    let first = first.strip_prefix("600\n").context("others may read the owner's password")?.trim_end();
-    client.https(&sign_in(&client, OWNERS_EMAIL, first)?)?.expect(200)?;
+    let password = first.strip_prefix("600\n").context("others may read the owner's password")?.trim_end();
+    client.https(&sign_in(&client, OWNERS_EMAIL, password)?)?.expect(200)?;
 
+    // What a cut leaves that came between the account and the file.
+    let begun = format!("{OWNER}\\n{password}\\n");
     guest(
         site,
-        "rm /root/owner-password && mv /var/lib/appliance/owner-made /var/lib/appliance/owner-begun && appliance retry",
+        &format!(
+            "cd /var/lib/appliance && (umask 077 && printf '{begun}' >owner-begun) && rm owner-made /root/owner-password && appliance retry"
+        ),
     )?;
-    settles(site, "another password of the owner", made)?;
-    let second = read(site)?;
-    let second = second.strip_prefix("600\n").context("others may read the owner's password")?.trim_end();
-    client.https(&sign_in(&client, OWNERS_EMAIL, first)?)?.expect(401)?;
-    client.https(&sign_in(&client, OWNERS_EMAIL, second)?)?.expect(200)?;
-    let admins = site.machine()?.shell(&format!(
-        "cd / && runuser -u postgres -- psql -qAt -d mastodon -c \"SELECT admin FROM users WHERE email = '{OWNERS_EMAIL}'\""
-    ))?;
-    ensure!(admins == "t\n", "the owner is no administrator: {admins}");
-    restore(site)
+    settles(site, "the owner's password once more", MADE)?;
+    ensure!(read(site)? == first, "the owner has got another password");
+
+    // An account of that name that somebody else may have made.
+    guest(
+        site,
+        &format!(
+            "cd /tmp && runuser -u postgres -- psql -q -d mastodon -c \"UPDATE users SET admin = false WHERE email = lower('{OWNERS_EMAIL}')\" && \
+             rm /var/lib/appliance/owner-made && appliance retry"
+        ),
+    )?;
+    comes(
+        site,
+        "a question about somebody's account",
+        &format!("appliance status | tr -s ' \\n' ' ' | grep -q 'appliance make-admin {OWNER}'"),
+    )?;
+    guest(site, &format!("appliance make-admin {OWNER} && appliance retry"))?;
+    settles(site, "the operator's answer", MADE)
 }
 
 pub fn make_admin(site: &mut Site) -> Result<()> {

@@ -45,7 +45,7 @@ pub fn settles(site: &mut Site, what: &str, script: &str) -> Result<()> {
 }
 
 /// Waits until a script in the guest succeeds.
-fn comes(site: &mut Site, what: &str, script: &str) -> Result<()> {
+pub fn comes(site: &mut Site, what: &str, script: &str) -> Result<()> {
     let script = format!("{script} && echo so");
     let machine = site.machine()?;
     wait::until(what, LIMIT, || {

@@ -17,6 +17,8 @@ use crate::site::{DOMAIN, Site};
 
 /// Long enough for an emulated machine with services that start anew; what it took is printed.
 const LIMIT: Duration = Duration::from_secs(4 * 60);
+/// What is observed is above the login prompt no later than this.
+const NAMED: Duration = Duration::from_secs(10);
 /// An address of the lab's prefix that nobody has.
 const NOBODY: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xfc89, 0x100, 0, 0, 0, 0x999);
 
@@ -56,16 +58,19 @@ impl Fault {
         let why = all.filter(|why| is_named(why)).find_map(|why| why["why"].as_str()).unwrap_or_default();
         say(&format!("{:?}, named after {took:.1} s: {}: {why}", report.verdict, self.step));
         // It is written after the report.
+        let observed = Instant::now();
         let says_all = |prompt: &str| self.words.iter().all(|word| prompt.contains(word));
         let mut prompt = machine.shell("cat /etc/issue")?;
-        for _ in 0..20 {
-            if says_all(&prompt) {
-                break;
-            }
+        while !says_all(&prompt) && observed.elapsed() < NAMED {
             std::thread::sleep(Duration::from_millis(500));
             prompt = machine.shell("cat /etc/issue")?;
         }
-        ensure!(says_all(&prompt), "the text above the login prompt does not say {:?}: {prompt}", self.words);
+        ensure!(
+            says_all(&prompt),
+            "{} s after it was observed the text above the login prompt does not say {:?}: {prompt}",
+            NAMED.as_secs(),
+            self.words
+        );
         self.meanwhile.map_or(Ok(()), |meanwhile| meanwhile(site))
     }
 

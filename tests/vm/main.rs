@@ -66,7 +66,7 @@ const CHECKS: &[Check<Site>] = &[
     ("make_admin_opens_the_settings", account::make_admin),
     ("uploaded_picture_gets_a_thumbnail", account::upload),
     ("status_arrives_on_the_websocket", account::status_on_the_websocket),
-    ("owner_has_the_password_of_the_file_even_after_a_cut", account::owner_has_the_password),
+    ("owner_has_the_password_of_the_file_and_nobody_elses_account", account::owner_has_the_password),
     ("no_link_is_named_and_heals", faults::link),
     ("no_router_advertisement_is_named_and_heals", faults::router_advertisement),
     ("duplicate_address_is_named_and_heals", faults::duplicate_address),

@@ -42,6 +42,8 @@ const SECRETS: &[(&str, u32)] = &[
     // The authority's account keys, and a certificate's key while it is ordered.
     ("/var/lib/appliance/acme", 0o700),
     ("/var/lib/appliance/acme/*", 0o600),
+    // The owner's password while the account is made.
+    ("/var/lib/appliance/owner-begun", 0o600),
     ("/var/lib/appliance/secrets", 0o700),
     ("/var/lib/appliance/secrets/*", 0o600),
     ("/var/lib/appliance/ssh", 0o700),

@@ -1,12 +1,14 @@
 //! Step `owner`: the first administrator, if the settings name one.
 //!
-//! Made by the application's own tasks in one start of Rails. The random password that the task prints goes to
-//! `/root/owner-password`, readable by root alone. That the making has begun is on the disk before, so after a cut that lost the
-//! password the account gets another one, which nobody can have used. An account that was there before keeps its own.
+//! The password is made here and is on the disk, for root alone, before the application hears of it; the account is made by the
+//! application's own models in one transaction, administrator from the beginning. So a cut loses neither: the next pass finds the
+//! account that has this password, or makes it. Only then the password goes to `/root/owner-password`.
 //!
 //! Made once: a marker names the owner that was made, and from then on the account is the instance's own business. Who was
-//! demoted or deleted there stays so; only another name in the settings makes another owner. Strangers may have signed up by then: an
-//! account of that name with another mail address is nobody's administrator.
+//! demoted or deleted there stays so; only another name in the settings makes another owner. An account of that name that has
+//! another password is somebody's, perhaps a stranger's who was quicker: the operator has to say that it may administer.
+//!
+//! It needs the world because newer tags look the mail address' domain up.
 
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use fs_err as fs;
 
 use crate::context::Context;
 use crate::engine::{self, Needs, Observation, Step};
-use crate::exec::Run;
+use crate::exec::{Output, Run};
 use crate::settings::Owner;
 use crate::steps::secrets;
 use crate::{durable, passwd, sql};
@@ -24,7 +26,7 @@ use crate::{durable, passwd, sql};
 pub const STEP: Step = Step {
     name: "owner",
     why: "the first administrator's account",
-    needs: Needs::Local,
+    needs: Needs::World,
     watch: engine::HOURLY,
     observe,
     apply,
@@ -33,161 +35,137 @@ pub const STEP: Step = Step {
 /// Where the first password is found.
 pub const PASSWORD_FILE: &str = "/root/owner-password";
 
-/// Markers, each with the owner's name: the making has begun, and it has come to its end.
+/// The making has begun: the owner's name, and the password on the next line.
 const BEGUN: &str = "owner-begun";
+/// It has come to its end: the owner's name.
 const MADE: &str = "owner-made";
 
 /// How long one start of Rails may take on an emulated processor.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 
-/// What the task prints before the password, at every tag that has it.
-const PASSWORD_LABEL: &str = "random password generated for the user:";
+/// Begins the line in which one of the programs below says why not.
+const REFUSED: &str = "refused: ";
 
-/// Sets a password that it reads. The tables of both models are the same at every tag.
-const SET_PASSWORD: &str = "User.joins(:account).find_by!(accounts: { username: ENV.fetch('USERNAME'), domain: nil })\
-    .update!(password: $stdin.gets.chomp)";
+/// Makes the account, or finds the one that has the password. Rake's tasks were replaced by tootctl in v2.6.0; the models take the same
+/// at every tag, as far as they know the attribute. One line, because lines of programs are shown.
+const MAKE: &str = "\
+    name, password = ENV.fetch('USERNAME'), $stdin.gets.chomp; \
+    user = User.joins(:account).find_by('accounts.domain IS NULL AND lower(accounts.username) = ?', name.downcase); \
+    abort 'refused: there is such an account already' if user && !user.valid_password?(password); \
+    unless user; \
+    user = User.new(email: ENV.fetch('USER_EMAIL'), password: password, account_attributes: { username: name }); \
+    wanted = { admin: true, confirmed_at: Time.now.utc, agreement: true, bypass_invite_request_check: true }; \
+    wanted.each { |key, value| user.public_send(\"#{key}=\", value) if user.respond_to?(\"#{key}=\") }; \
+    abort \"refused: #{user.errors.full_messages.join('; ')}\" unless user.save; \
+    end; \
+    user.update!(approved: true) if user.respond_to?(:approved=) && !user.approved";
 
-/// The account that has the owner's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Account {
-    is_admin: bool,
-    /// And the owner's mail address.
-    has_mail: bool,
-}
+/// Makes an account an administrator.
+const PROMOTE: &str = "\
+    name = ENV.fetch('USERNAME').downcase; \
+    user = User.joins(:account).find_by('accounts.domain IS NULL AND lower(accounts.username) = ?', name); \
+    abort 'refused: there is no such account on this instance: sign up first, then try again' unless user; \
+    user.update!(admin: true)";
 
 fn observe(context: &Context) -> Result<Observation> {
     let Some(owner) = &context.settings()?.owner else { return Ok(Observation::Done) };
+    let name = &owner.username;
+    let begun = begun(context, owner);
     if was_made(context, owner) {
-        return Ok(Observation::Done);
+        return Ok(match begun {
+            Some(_) => Observation::Todo("forget the password, which is in its file".to_owned()),
+            None => Observation::Done,
+        });
     }
-    Ok(match account(context, owner)? {
-        Some(account) if account.is_admin => {
-            Observation::Todo(format!("remember that `{}` was made", owner.username))
-        }
-        Some(account) if account.has_mail => {
-            Observation::Todo(format!("`{}` is not an administrator yet", owner.username))
-        }
-        Some(_) => Observation::Waiting(format!(
-            "the account `{}` has another mail address than `owner.email`: write its own there, choose another `owner.username`, or \
-             type `appliance make-admin {}` if it may administer this instance",
-            owner.username, owner.username
+    Ok(match is_admin(context, name)? {
+        _ if begun.is_some() => Observation::Todo(format!("make the account `{name}`")),
+        None => Observation::Todo(format!("make the account `{name}`")),
+        // Somebody has decided that it may.
+        Some(true) => Observation::Todo(format!("remember that `{name}` is an administrator")),
+        Some(false) => Observation::Waiting(format!(
+            "there is an account `{name}` already, which may be anybody's: type `appliance make-admin {name}` if it is the owner's, \
+             or choose another `owner.username`"
         )),
-        None => Observation::Todo(format!("`{}` does not exist yet", owner.username)),
     })
 }
 
 fn apply(context: &Context) -> Result<()> {
     let Some(owner) = &context.settings()?.owner else { return Ok(()) };
-    match account(context, owner)? {
-        None => {
-            note(context, BEGUN, owner)?;
-            add(context, owner)?;
+    let begun = begun(context, owner);
+    if !was_made(context, owner) {
+        match (begun, is_admin(context, &owner.username)?) {
+            (None, Some(true)) => {}
+            (None, Some(false)) => return Ok(()),
+            (begun, _) => make(context, owner, begun)?,
         }
-        Some(account) if account.has_mail && is_noted(context, BEGUN, owner) => complete(context, owner)?,
-        // Somebody has decided that it may.
-        Some(account) if account.is_admin => {}
-        Some(account) if account.has_mail => make_admin(context, &owner.username)?,
-        Some(_) => return Ok(()),
+        let line = format!("{}\n", owner.username);
+        durable::write(&context.state().join(MADE), line.as_bytes(), 0o644, None)?;
     }
-    if is_noted(context, BEGUN, owner) {
-        return durable::rename(&context.state().join(BEGUN), &context.state().join(MADE));
-    }
-    note(context, MADE, owner)?;
-    // Of another one, whose account was refused.
-    durable::remove(&context.state().join(BEGUN))
+    forget(context)
 }
 
 fn was_made(context: &Context, owner: &Owner) -> bool {
-    is_noted(context, MADE, owner)
+    let made = fs::read_to_string(context.state().join(MADE));
+    made.is_ok_and(|made| made.trim().eq_ignore_ascii_case(&owner.username))
 }
 
-fn is_noted(context: &Context, marker: &str, owner: &Owner) -> bool {
-    let noted = fs::read_to_string(context.state().join(marker));
-    noted.is_ok_and(|noted| noted.trim().eq_ignore_ascii_case(&owner.username))
+/// The password that the owner's account has or is to have, while it is made.
+fn begun(context: &Context, owner: &Owner) -> Option<String> {
+    let text = fs::read_to_string(context.state().join(BEGUN)).ok()?;
+    let (name, password) = text.split_once('\n')?;
+    let password = password.strip_suffix('\n').filter(|password| !password.is_empty())?;
+    (name == owner.username).then(|| password.to_owned())
 }
 
-fn note(context: &Context, marker: &str, owner: &Owner) -> Result<()> {
-    let line = format!("{}\n", owner.username);
-    durable::write(&context.state().join(marker), line.as_bytes(), 0o644, None).map(drop)
+fn forget(context: &Context) -> Result<()> {
+    durable::remove(&context.state().join(BEGUN))
 }
 
-/// Makes an existing account an administrator, by the application's own task.
-pub fn make_admin(context: &Context, username: &str) -> Result<()> {
-    let said = rails(context, "rake", &["mastodon:make_admin"], &[("USERNAME", username)], "")?.text()?;
-    // The task ends well even when it found nobody.
-    if said.contains("could not be found") {
-        bail!("there is no account `{username}` on this instance: sign up first, then try again");
+fn make(context: &Context, owner: &Owner, begun: Option<String>) -> Result<()> {
+    let password = if let Some(password) = begun {
+        password
+    } else {
+        let password = secrets::hex::<16>()?;
+        let lines = format!("{}\n{password}\n", owner.username);
+        durable::write(&context.state().join(BEGUN), lines.as_bytes(), 0o600, None)?;
+        password
+    };
+    // As the application stores it.
+    let email = owner.email.to_lowercase();
+    let variables = [("USERNAME", owner.username.as_str()), ("USER_EMAIL", email.as_str())];
+    let said = runner(context, MAKE, &variables, &format!("{password}\n"))?;
+    if let Some(reason) = refusal(&said) {
+        // Nobody has this password.
+        forget(context)?;
+        bail!("the account `{}` was refused: {reason}", owner.username);
     }
-    Ok(())
-}
-
-fn add(context: &Context, owner: &Owner) -> Result<()> {
-    let tasks = ["mastodon:add_user", "mastodon:confirm_email", "mastodon:make_admin"];
-    let variables = [("USER_EMAIL", owner.email.as_str()), ("USERNAME", owner.username.as_str())];
-    let answers = format!("{}\n{}\ny\n", owner.email, owner.username);
-    let output = rails(context, "rake", &tasks, &variables, &answers)?.output()?;
-    // First of all the password: whatever failed after it, the account exists.
-    match password(&output.stdout) {
-        Some(password) => keep_password(context, password)?,
-        None => bail!("the account `{}` was refused: {}", owner.username, reason(&output.stdout)),
+    if said.code != 0 {
+        bail!("the account `{}` could not be made: {}", owner.username, said.stderr.trim());
     }
-    if output.code != 0 {
-        bail!("the account `{}` is not complete: {}", owner.username, output.stderr.trim());
-    }
-    Ok(())
-}
-
-fn keep_password(context: &Context, password: &str) -> Result<()> {
     durable::write(&context.path(PASSWORD_FILE), format!("{password}\n").as_bytes(), 0o600, None).map(drop)
 }
 
-/// What a cut has kept from being done for an account that we have begun.
-fn complete(context: &Context, owner: &Owner) -> Result<()> {
-    recover_password(context)?;
-    let username = ("USERNAME", owner.username.as_str());
-    if !context.path(PASSWORD_FILE).exists() {
-        let password = secrets::hex::<16>()?;
-        let line = format!("{password}\n");
-        rails(context, "rails", &["runner", SET_PASSWORD], &[username], &line)?.text()?;
-        keep_password(context, &password)?;
+/// Makes an existing account an administrator.
+pub fn make_admin(context: &Context, username: &str) -> Result<()> {
+    let said = runner(context, PROMOTE, &[("USERNAME", username)], "")?;
+    if let Some(reason) = refusal(&said) {
+        bail!("`{username}`: {reason}");
     }
-    let tasks = ["mastodon:confirm_email", "mastodon:make_admin"];
-    rails(context, "rake", &tasks, &[("USER_EMAIL", &owner.email), username], "")?.text().map(drop)
-}
-
-/// A cut may have come between the password's content and the file's name: what is whole gets its name, all else goes.
-fn recover_password(context: &Context) -> Result<()> {
-    let path = context.path(PASSWORD_FILE);
-    let scratch = durable::scratch(&path);
-    let is_whole = fs::read(&scratch).is_ok_and(|content| content.ends_with(b"\n"));
-    if is_whole && !path.exists() {
-        durable::sync_file(&scratch)?;
-        return durable::rename(&scratch, &path);
+    if said.code != 0 {
+        bail!("`{username}` could not be made an administrator: {}", said.stderr.trim());
     }
-    durable::erase(&scratch)
+    Ok(())
 }
 
-fn password(said: &str) -> Option<&str> {
-    said.lines().find_map(|line| line.split_once(PASSWORD_LABEL)).map(|(_, password)| password.trim())
+/// Why one of our programs said no, in one line.
+fn refusal(said: &Output) -> Option<&str> {
+    said.stderr.lines().find_map(|line| line.strip_prefix(REFUSED)).filter(|_| said.code != 0)
 }
 
-/// What the task says behind its questions: one line for every field that is wrong.
-fn reason(said: &str) -> String {
-    let lines: Vec<&str> = said.lines().skip(1).map(str::trim).filter(|line| !line.is_empty()).collect();
-    if lines.is_empty() { "the task said nothing".to_owned() } else { lines.join("; ") }
-}
-
-fn rails(
-    context: &Context,
-    program: &str,
-    words: &[&str],
-    variables: &[(&str, &str)],
-    answers: &str,
-) -> Result<Run> {
+/// Runs a program of ours in the application.
+fn runner(context: &Context, program: &str, variables: &[(&str, &str)], answers: &str) -> Result<Output> {
     let facts = &context.facts.application;
-    let mut args = vec!["exec", program];
-    args.extend_from_slice(words);
-    let mut run = Run::as_user(&facts.user, &facts.bundle, &args)
+    let mut run = Run::as_user(&facts.user, &facts.bundle, &["exec", "rails", "runner", program])
         .env("HOME", &passwd::user(context, &facts.user)?.home)
         .env("RAILS_ENV", "production")
         .folder(&facts.root)
@@ -196,68 +174,69 @@ fn rails(
     for (key, value) in variables {
         run = run.env(key, value);
     }
-    Ok(run)
+    run.output()
 }
 
-fn account(context: &Context, owner: &Owner) -> Result<Option<Account>> {
+/// Whether the account of that name is an administrator's; `None` without one.
+fn is_admin(context: &Context, username: &str) -> Result<Option<bool>> {
     let query = format!(
-        "SELECT users.admin, lower(users.email) = lower({}) FROM users JOIN accounts ON accounts.id = users.account_id \
+        "SELECT users.admin FROM users JOIN accounts ON accounts.id = users.account_id \
         WHERE accounts.domain IS NULL AND lower(accounts.username) = lower({});",
-        sql::literal(&owner.email),
-        sql::literal(&owner.username)
+        sql::literal(username)
     );
     let rows = sql::rows(context, sql::instance(context), &query)?;
-    let is_true = |row: &[String], column: usize| row.get(column).is_some_and(|value| value == "t");
-    Ok(rows.first().map(|row| Account { is_admin: is_true(row, 0), has_mail: is_true(row, 1) }))
+    Ok(rows.first().and_then(|row| row.first()).map(|is_admin| is_admin == "t"))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{MADE, STEP, note, password, reason};
+    use super::{BEGUN, MADE, STEP, begun, refusal};
+    use crate::context::Context;
     use crate::context::tests::scratch_context;
     use crate::engine::Observation;
-    use crate::settings::Settings;
+    use crate::exec::Output;
+    use crate::settings::{Owner, Settings};
 
-    const QUESTIONS: &str =
-        "Enter email: Enter username: Create user and send them confirmation mail [y/N]: \n";
-
-    #[test]
-    fn the_password_is_found_among_the_questions() {
-        let said = format!(
-            "{QUESTIONS}User added and confirmation mail sent to user's email address.\n\
-            Here is the random password generated for the user: 0123abcd\n\na@example.net confirmed\n"
+    fn settle(context: &mut Context, name: &str) -> Owner {
+        fs_err::create_dir_all(context.state()).unwrap();
+        let text = format!(
+            "schema = 1\ndomain = \"a.example\"\n[owner]\nusername = \"{name}\"\nemail = \"a@example.net\"\n"
         );
-        assert_eq!(password(&said), Some("0123abcd"));
+        context.settings = Some(Settings::parse("test", &text).unwrap());
+        context.settings.as_ref().and_then(|settings| settings.owner.clone()).unwrap()
     }
 
     #[test]
     fn an_owner_is_made_once() {
         let (_guard, mut context) = scratch_context();
-        let settings = |name: &str| {
-            let text = format!(
-                "schema = 1\ndomain = \"a.example\"\n[owner]\nusername = \"{name}\"\nemail = \"a@example.net\"\n"
-            );
-            Settings::parse("test", &text).unwrap()
-        };
-        context.settings = Some(settings("alice"));
-        let owner = context.settings.as_ref().and_then(|settings| settings.owner.clone()).unwrap();
-        note(&context, MADE, &owner).unwrap();
+        settle(&mut context, "alice");
+        fs_err::write(context.state().join(MADE), "alice\n").unwrap();
         // No database answers here: what was made is not looked at again.
         assert_eq!((STEP.observe)(&context).unwrap(), Observation::Done);
-        context.settings = Some(settings("bob"));
+        settle(&mut context, "bob");
         assert!((STEP.observe)(&context).is_err());
     }
 
     #[test]
+    fn a_password_is_the_owners_it_was_made_for() {
+        let (_guard, mut context) = scratch_context();
+        let (alice, bob) = (settle(&mut context, "alice"), settle(&mut context, "bob"));
+        let known = |text: &str, owner: &Owner| {
+            fs_err::write(context.state().join(BEGUN), text).unwrap();
+            begun(&context, owner)
+        };
+        assert_eq!(known("alice\n0123\n", &alice).as_deref(), Some("0123"));
+        assert_eq!(known("alice\n0123\n", &bob), None);
+        for damaged in ["", "alice", "alice\n", "alice\n\n", "alice\n0123"] {
+            assert_eq!(known(damaged, &alice), None, "{damaged:?}");
+        }
+    }
+
+    #[test]
     fn a_refusal_gives_its_reasons() {
-        let said = format!(
-            "{QUESTIONS}Following errors occured while creating new user:\nemail: has already been taken\n\n"
-        );
-        assert_eq!(password(&said), None);
-        assert_eq!(
-            reason(&said),
-            "Following errors occured while creating new user:; email: has already been taken"
-        );
-        assert_eq!(reason(""), "the task said nothing");
+        let said = |code, stderr: &str| Output { code, stdout: String::new(), stderr: stderr.to_owned() };
+        let refused = said(1, "warning: something\nrefused: Email has already been taken\n");
+        assert_eq!(refusal(&refused), Some("Email has already been taken"));
+        assert_eq!(refusal(&said(1, "no database")), None);
     }
 }

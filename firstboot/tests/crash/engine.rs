@@ -1,4 +1,4 @@
-//! First boot's local steps and its certificate, in the order of the program, under a plan of the fault layer.
+//! First boot's steps, in the order of the program, under a plan of the fault layer.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,9 +17,9 @@ pub const CERTIFICATE: &str = "certificate";
 /// How often a step is tried: what failed once because a server was just starting is not a fault.
 const TRIES: usize = 4;
 
-/// The steps that need nothing from outside, and the one that [`crate::world`] is there for, in their order.
+/// The steps that need nothing from outside, and those for which [`crate::world`] and the stand-ins are enough, in their order.
 pub fn steps() -> Vec<&'static Step> {
-    let is_run = |step: &&Step| step.needs == Needs::Local || step.name == CERTIFICATE;
+    let is_run = |step: &&Step| step.needs == Needs::Local || [CERTIFICATE, "owner"].contains(&step.name);
     steps::STEPS.iter().filter(is_run).collect()
 }
 

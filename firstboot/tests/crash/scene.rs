@@ -1,4 +1,4 @@
-//! The tree of a blank machine: what an image of Debian has, as far as the local steps look at it.
+//! The tree of a blank machine: what an image of Debian has, as far as the steps look at it.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};

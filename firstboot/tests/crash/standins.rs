@@ -89,8 +89,7 @@ pub fn run(name: &str, args: &[String]) -> Result<u8> {
             true
         }
         ("bundle", ["exec", "rails", task]) => rails::run(task).map(|()| true)?,
-        ("bundle", ["exec", "rails", "runner", _]) => set_password().map(|()| true)?,
-        ("bundle", ["exec", "rake", tasks @ ..]) => rake(tasks).map(|()| true)?,
+        ("bundle", ["exec", "rails", "runner", _]) => make_owner().map(|()| true)?,
         _ => bail!("the stand-in does not know {args:?}"),
     };
     Ok(u8::from(!is_good))
@@ -251,37 +250,16 @@ pub fn serve(args: &[String]) -> Result<u8> {
     Ok(0)
 }
 
-/// What first boot has Rails do after a cut that lost the password.
-fn set_password() -> Result<()> {
-    let name = std::env::var("USERNAME")?;
+/// The program that first boot gives Rails to make the owner's account.
+fn make_owner() -> Result<()> {
+    let (name, email) = (std::env::var("USERNAME")?, std::env::var("USER_EMAIL")?);
     let password = std::io::read_to_string(std::io::stdin())?;
+    let password = password.trim_end();
     rails::psql(&format!(
-        "UPDATE users SET password = md5('{}') FROM accounts WHERE accounts.id = account_id AND username = '{name}';",
-        password.trim_end()
+        "WITH account AS (INSERT INTO accounts (username) SELECT '{name}' \
+            WHERE NOT EXISTS (SELECT FROM accounts WHERE username = '{name}') RETURNING id) \
+         INSERT INTO users (email, account_id, password, admin, confirmed) \
+            SELECT '{email}', id, md5('{password}'), true, true FROM account; \
+         SELECT 1 / CASE WHEN password = md5('{password}') THEN 1 ELSE 0 END AS \"refused: there is such an account already\" FROM users;"
     ))
-}
-
-fn rake(tasks: &[&str]) -> Result<()> {
-    let name = std::env::var("USERNAME")?;
-    for task in tasks {
-        match *task {
-            "mastodon:add_user" => {
-                let email = std::env::var("USER_EMAIL")?;
-                let password = format!("{:032x}", std::process::id());
-                print!("Enter email: Enter username: Create user and send them confirmation mail [y/N]: ");
-                rails::psql(&format!(
-                    "WITH account AS (INSERT INTO accounts (username) VALUES ('{name}') RETURNING id) \
-                        INSERT INTO users (email, account_id, password) SELECT '{email}', id, md5('{password}') FROM account;"
-                ))?;
-                println!("User added and confirmation mail sent to user's email address.");
-                println!("Here is the random password generated for the user: {password}");
-            }
-            "mastodon:confirm_email" => rails::psql("UPDATE users SET confirmed = true;")?,
-            "mastodon:make_admin" => rails::psql(&format!(
-                "UPDATE users SET admin = true FROM accounts WHERE accounts.id = account_id AND username = '{name}';"
-            ))?,
-            _ => bail!("no task `{task}`"),
-        }
-    }
-    Ok(())
 }

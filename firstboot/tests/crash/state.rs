@@ -180,9 +180,8 @@ pub fn secrets(root: &Path) -> Result<Vec<String>> {
         if is_running(root) && guest == format!("/{}", scene::DISK) {
             return Ok(false);
         }
-        let is_secret = guest != "/root/owner-password"
-            && !guest.starts_with("/etc/letsencrypt")
-            && RANDOM_FILES.iter().any(|rule| rule.is_match(&guest));
+        let is_secret =
+            !guest.starts_with("/etc/letsencrypt") && RANDOM_FILES.iter().any(|rule| rule.is_match(&guest));
         if is_secret && meta.is_file() {
             add(path, &guest)?;
         }

@@ -27,7 +27,8 @@ impl World {
     pub fn start(folder: &Path, number: usize) -> Result<World> {
         let log = folder.join(format!("authority-{number}.log"));
         let mut child = Command::new("unshare")
-            .args(["--net", "--"])
+            // With `unshare` its child ends, and with that one everything in the namespace.
+            .args(["--net", "--pid", "--fork", "--kill-child", "--"])
             .arg(std::env::current_exe()?)
             .arg("world")
             .args([folder, &log])
@@ -80,7 +81,7 @@ pub fn run(args: &[String]) -> Result<u8> {
     let names = ["-dns01", "127.0.0.1:53", "-management", "127.0.0.1:8055", "-defaultIPv4", ""];
     let silent = ["-defaultIPv6", ADDRESS, "-http01", "", "-https01", "", "-tlsalpn01", ""];
     let log = fs::File::create(log)?;
-    let mut children = [
+    let _children = [
         Command::new("pebble-challtestsrv").args(names).args(silent).stdout(Stdio::null()).spawn()?,
         Command::new("pebble")
             .args(["-config", &path, "-dnsserver", "127.0.0.1:53"])
@@ -98,9 +99,6 @@ pub fn run(args: &[String]) -> Result<u8> {
     }
     println!("READY");
     std::io::stdin().read_to_end(&mut Vec::new())?;
-    for child in &mut children {
-        child.kill()?;
-        child.wait()?;
-    }
+    // Both end with this process, the first of its namespace.
     Ok(0)
 }

@@ -104,7 +104,9 @@ impl Remains {
             exec::text("openssl", &["pkey".as_ref(), "-pubout".as_ref(), "-in".as_ref(), key.as_os_str()])?;
         ensure!(of_chain == of_key, "the certificate's key is another one's");
         let source = fs_err::read_to_string(live.join("source"))?;
-        ensure!(!source.is_empty(), "where the certificate came from is lost");
+        // openssl reads the first certificate alone.
+        let is_whole = fs_err::read_to_string(&chain)?.ends_with("-----END CERTIFICATE-----\n");
+        ensure!(is_whole && source.ends_with('\n'), "the certificate's files are cut short");
         Ok(Some(source.trim().to_owned()))
     }
 

@@ -13,6 +13,11 @@ class User < ApplicationRecord
   before_create     { self.confirmation_token = SecureRandom.urlsafe_base64(15) unless confirmed? }
   after_commit :send_confirmation, on: :create, unless: :confirmed?
 
+  # As Devise has it.
+  def valid_password?(password)
+    BCrypt::Password.new(encrypted_password) == password.to_s
+  end
+
   # The same answer, in the same time, for a wrong password and an unknown address.
   def self.authenticate(email, password)
     user = find_by(email: email.to_s.strip.downcase)
