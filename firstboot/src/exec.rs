@@ -31,7 +31,7 @@ pub struct Run {
 }
 
 /// Exit code when the time was up; that of `timeout`.
-const TIME_IS_UP: i32 = 124;
+pub const TIME_IS_UP: i32 = 124;
 /// The limit of a program that got no other: a hung one must not stop everything for ever.
 const LIMIT: Duration = Duration::from_secs(600);
 /// How long a program may take to end when it is asked to.

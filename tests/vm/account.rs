@@ -70,56 +70,55 @@ fn sign_in(client: &Client, email: &str, password: &str) -> Result<Request> {
 
 /// The owner whom the settings name has the password of the file, and nobody else becomes an administrator by the settings.
 pub fn owner_has_the_password(site: &mut Site) -> Result<()> {
-    let table = format!("\\n[owner]\\nusername = \"{OWNER}\"\\nemail = \"{OWNERS_EMAIL}\"\\n");
-    guest(
-        site,
-        &format!(
-            "cd /etc/appliance && cp -p config.toml /root/config.before && printf '{table}' >>config.toml && appliance retry"
-        ),
-    )?;
+    guest(site, "cp -p /etc/appliance/config.toml /root/config.before")?;
     let shown = owner_signs_in(site);
     // In any case, because other checks follow.
-    restore(site)?;
-    shown
+    let restored = restore(site);
+    shown?;
+    restored
 }
 
 fn owner_signs_in(site: &mut Site) -> Result<()> {
-    const MADE: &str = "test -e /var/lib/appliance/owner-made && ! test -e /var/lib/appliance/owner-begun";
+    const STATE: &str = "/var/lib/appliance";
+    let made = format!("test -e {STATE}/owner-made && ! test -e {STATE}/owner-begun");
     let client = site.lab()?.client()?;
     let read = |site: &mut Site| {
         site.machine()?.shell("stat -c %a /root/owner-password && cat /root/owner-password")
     };
-    settles(site, "the owner's account", MADE)?;
+    let begin = |password: &str| {
+        let lines = format!("{OWNER}\\n{}\\n{password}\\n", OWNERS_EMAIL.to_lowercase());
+        format!("(umask 077 && printf '{lines}' >{STATE}/owner-begun) && rm {STATE}/owner-made")
+    };
+    let table = format!("\\n[owner]\\nusername = \"{OWNER}\"\\nemail = \"{OWNERS_EMAIL}\"\\n");
+    guest(site, &format!("printf '{table}' >>/etc/appliance/config.toml && appliance retry"))?;
+    settles(site, "the owner's account", &made)?;
     let first = read(site)?;
     let password = first.strip_prefix("600\n").context("others may read the owner's password")?.trim_end();
     client.https(&sign_in(&client, OWNERS_EMAIL, password)?)?.expect(200)?;
 
     // What a cut leaves that came between the account and the file.
-    let begun = format!("{OWNER}\\n{password}\\n");
-    guest(
-        site,
-        &format!(
-            "cd /var/lib/appliance && (umask 077 && printf '{begun}' >owner-begun) && rm owner-made /root/owner-password && appliance retry"
-        ),
-    )?;
-    settles(site, "the owner's password once more", MADE)?;
+    guest(site, &format!("{} && rm /root/owner-password && appliance retry", begin(password)))?;
+    settles(site, "the owner's password once more", &made)?;
     ensure!(read(site)? == first, "the owner has got another password");
 
-    // An account of that name that somebody else may have made.
-    guest(
-        site,
-        &format!(
-            "cd /tmp && runuser -u postgres -- psql -q -d mastodon -c \"UPDATE users SET admin = false WHERE email = lower('{OWNERS_EMAIL}')\" && \
-             rm /var/lib/appliance/owner-made && appliance retry"
-        ),
-    )?;
+    // An account of that name that somebody was quicker to make, with a password of his own.
+    let sql = format!("UPDATE users SET admin = false WHERE email = lower('{OWNERS_EMAIL}') RETURNING admin");
+    let sql = format!("cd /tmp && runuser -u postgres -- psql -qAt -d mastodon -c \"{sql}\"");
+    guest(site, &format!("{sql} && {} && appliance retry", begin("somebody-elses")))?;
     comes(
         site,
         "a question about somebody's account",
-        &format!("appliance status | tr -s ' \\n' ' ' | grep -q 'appliance make-admin {OWNER}'"),
+        &format!(
+            "! test -e {STATE}/owner-begun && appliance status | grep -q 'appliance make-admin {OWNER}'"
+        ),
     )?;
+    let admin = "SELECT count(*) FROM users WHERE admin";
+    let admin = format!(
+        "cd /tmp && runuser -u postgres -- psql -qAt -d mastodon -c \"{admin} AND email = lower('{OWNERS_EMAIL}')\""
+    );
+    ensure!(site.machine()?.shell(&admin)? == "0\n", "somebody was made an administrator");
     guest(site, &format!("appliance make-admin {OWNER} && appliance retry"))?;
-    settles(site, "the operator's answer", MADE)
+    settles(site, "the operator's answer", &made)
 }
 
 pub fn make_admin(site: &mut Site) -> Result<()> {

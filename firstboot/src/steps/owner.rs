@@ -10,14 +10,15 @@
 //!
 //! It needs the world because newer tags look the mail address' domain up.
 
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use fs_err as fs;
 
 use crate::context::Context;
 use crate::engine::{self, Needs, Observation, Step};
-use crate::exec::{Output, Run};
+use crate::exec::{Output, Run, TIME_IS_UP};
 use crate::settings::Owner;
 use crate::steps::secrets;
 use crate::{durable, passwd, sql};
@@ -35,13 +36,16 @@ pub const STEP: Step = Step {
 /// Where the first password is found.
 pub const PASSWORD_FILE: &str = "/root/owner-password";
 
-/// The making has begun: the owner's name, and the password on the next line.
+/// The making has begun: name, mail address and password, a line each.
 const BEGUN: &str = "owner-begun";
 /// It has come to its end: the owner's name.
 const MADE: &str = "owner-made";
 
 /// How long one start of Rails may take on an emulated processor.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
+
+/// How long nobody asks again after a refusal, unless the settings change.
+const PAUSE: Duration = Duration::from_secs(15 * 60);
 
 /// Begins the line in which one of the programs below says why not.
 const REFUSED: &str = "refused: ";
@@ -50,8 +54,9 @@ const REFUSED: &str = "refused: ";
 /// at every tag, as far as they know the attribute. One line, because lines of programs are shown.
 const MAKE: &str = "\
     name, password = ENV.fetch('USERNAME'), $stdin.gets.chomp; \
-    user = User.joins(:account).find_by('accounts.domain IS NULL AND lower(accounts.username) = ?', name.downcase); \
-    abort 'refused: there is such an account already' if user && !user.valid_password?(password); \
+    known = User.joins(:account).where('accounts.domain IS NULL AND lower(accounts.username) = ?', name.downcase).to_a; \
+    user = known.find { |one| one.valid_password?(password) }; \
+    abort 'refused: there is such an account already' if known.any? && user.nil?; \
     unless user; \
     user = User.new(email: ENV.fetch('USER_EMAIL'), password: password, account_attributes: { username: name }); \
     wanted = { admin: true, confirmed_at: Time.now.utc, agreement: true, bypass_invite_request_check: true }; \
@@ -65,101 +70,158 @@ const PROMOTE: &str = "\
     name = ENV.fetch('USERNAME').downcase; \
     user = User.joins(:account).find_by('accounts.domain IS NULL AND lower(accounts.username) = ?', name); \
     abort 'refused: there is no such account on this instance: sign up first, then try again' unless user; \
-    user.update!(admin: true)";
+    user.update!(admin: true); \
+    user.update!(approved: true) if user.respond_to?(:approved=) && !user.approved";
+
+/// An account that is being made: what is written down before the application hears of it.
+#[derive(Debug, PartialEq, Eq)]
+struct Begun {
+    username: String,
+    email: String,
+    password: String,
+}
+
+/// The last refusal, in memory: each look costs a start of Rails, and most reasons end with other settings alone.
+static REFUSAL: Mutex<Option<Refusal>> = Mutex::new(None);
+
+struct Refusal {
+    owner: Owner,
+    at: Instant,
+    why: String,
+}
 
 fn observe(context: &Context) -> Result<Observation> {
-    let Some(owner) = &context.settings()?.owner else { return Ok(Observation::Done) };
-    let name = &owner.username;
-    let begun = begun(context, owner);
-    if was_made(context, owner) {
-        return Ok(match begun {
-            Some(_) => Observation::Todo("forget the password, which is in its file".to_owned()),
-            None => Observation::Done,
-        });
+    let owner = context.settings()?.owner.as_ref();
+    // Settings may have changed since: what was begun is brought to its end first.
+    if let Some(begun) = Begun::read(context) {
+        return Ok(Observation::Todo(format!("bring the account `{}` to its end", begun.username)));
     }
-    Ok(match is_admin(context, name)? {
-        _ if begun.is_some() => Observation::Todo(format!("make the account `{name}`")),
-        None => Observation::Todo(format!("make the account `{name}`")),
+    let Some(owner) = owner.filter(|owner| !was_made(context, &owner.username)) else {
+        return Ok(Observation::Done);
+    };
+    let name = &owner.username;
+    Ok(match account(context, owner)? {
+        None => match refused_lately(owner) {
+            Some(why) => Observation::Waiting(why),
+            None => Observation::Todo(format!("make the account `{name}`")),
+        },
         // Somebody has decided that it may.
-        Some(true) => Observation::Todo(format!("remember that `{name}` is an administrator")),
-        Some(false) => Observation::Waiting(format!(
-            "there is an account `{name}` already, which may be anybody's: type `appliance make-admin {name}` if it is the owner's, \
-             or choose another `owner.username`"
+        Some(account) if account.is_admin => {
+            Observation::Todo(format!("remember that `{name}` is an administrator"))
+        }
+        Some(account) => Observation::Waiting(format!(
+            "there is an account `{name}` already, with {} mail address, which may be anybody's: type `appliance make-admin {name}` if it is \
+             the owner's, or choose another `owner.username`",
+            if account.has_mail { "the same" } else { "another" }
         )),
     })
 }
 
 fn apply(context: &Context) -> Result<()> {
-    let Some(owner) = &context.settings()?.owner else { return Ok(()) };
-    let begun = begun(context, owner);
-    if !was_made(context, owner) {
-        match (begun, is_admin(context, &owner.username)?) {
-            (None, Some(true)) => {}
-            (None, Some(false)) => return Ok(()),
-            (begun, _) => make(context, owner, begun)?,
-        }
-        let line = format!("{}\n", owner.username);
-        durable::write(&context.state().join(MADE), line.as_bytes(), 0o644, None)?;
+    let owner = context.settings()?.owner.as_ref();
+    if let Some(begun) = Begun::read(context) {
+        return finish(context, owner, &begun);
     }
-    forget(context)
+    let Some(owner) = owner else { return Ok(()) };
+    match account(context, owner)? {
+        None => finish(context, Some(owner), &Begun::new(context, owner)?),
+        Some(account) if account.is_admin => remember(context, &owner.username),
+        Some(_) => Ok(()),
+    }
 }
 
-fn was_made(context: &Context, owner: &Owner) -> bool {
-    let made = fs::read_to_string(context.state().join(MADE));
-    made.is_ok_and(|made| made.trim().eq_ignore_ascii_case(&owner.username))
-}
-
-/// The password that the owner's account has or is to have, while it is made.
-fn begun(context: &Context, owner: &Owner) -> Option<String> {
-    let text = fs::read_to_string(context.state().join(BEGUN)).ok()?;
-    let (name, password) = text.split_once('\n')?;
-    let password = password.strip_suffix('\n').filter(|password| !password.is_empty())?;
-    (name == owner.username).then(|| password.to_owned())
-}
-
-fn forget(context: &Context) -> Result<()> {
-    durable::remove(&context.state().join(BEGUN))
-}
-
-fn make(context: &Context, owner: &Owner, begun: Option<String>) -> Result<()> {
-    let password = if let Some(password) = begun {
-        password
-    } else {
+impl Begun {
+    /// Writes down what is begun.
+    fn new(context: &Context, owner: &Owner) -> Result<Begun> {
         let password = secrets::hex::<16>()?;
-        let lines = format!("{}\n{password}\n", owner.username);
+        // As the application stores it.
+        let (username, email) = (owner.username.clone(), owner.email.to_lowercase());
+        let lines = format!("{username}\n{email}\n{password}\n");
         durable::write(&context.state().join(BEGUN), lines.as_bytes(), 0o600, None)?;
-        password
-    };
-    // As the application stores it.
-    let email = owner.email.to_lowercase();
-    let variables = [("USERNAME", owner.username.as_str()), ("USER_EMAIL", email.as_str())];
+        Ok(Begun { username, email, password })
+    }
+
+    fn read(context: &Context) -> Option<Begun> {
+        let text = fs::read_to_string(context.state().join(BEGUN)).ok()?;
+        let lines: Vec<&str> = text.strip_suffix('\n')?.split('\n').collect();
+        let [username, email, password] = lines[..] else { return None };
+        let [username, email, password] = [username, email, password].map(str::to_owned);
+        Some(Begun { username, email, password })
+    }
+
+    fn is(&self, owner: &Owner) -> bool {
+        self.username == owner.username && self.email == owner.email.to_lowercase()
+    }
+
+    fn forget(context: &Context) -> Result<()> {
+        durable::remove(&context.state().join(BEGUN))
+    }
+}
+
+fn finish(context: &Context, owner: Option<&Owner>, begun: &Begun) -> Result<()> {
+    let Begun { username, email, password } = begun;
+    if was_made(context, username) {
+        return Begun::forget(context);
+    }
+    let wanted = owner.filter(|owner| begun.is(owner));
+    let there = Owner { username: username.clone(), email: email.clone() };
+    if wanted.is_none() && account(context, &there)?.is_none() {
+        return Begun::forget(context);
+    }
+    let variables = [("USERNAME", username.as_str()), ("USER_EMAIL", email.as_str())];
     let said = runner(context, MAKE, &variables, &format!("{password}\n"))?;
     if let Some(reason) = refusal(&said) {
         // Nobody has this password.
-        forget(context)?;
-        bail!("the account `{}` was refused: {reason}", owner.username);
+        Begun::forget(context)?;
+        let why = format!("the account `{username}` was refused: {reason}");
+        if let Some(owner) = wanted {
+            let refusal = Refusal { owner: owner.clone(), at: Instant::now(), why: why.clone() };
+            *REFUSAL.lock().unwrap_or_else(PoisonError::into_inner) = Some(refusal);
+        }
+        bail!(why);
     }
-    if said.code != 0 {
-        bail!("the account `{}` could not be made: {}", owner.username, said.stderr.trim());
-    }
-    durable::write(&context.path(PASSWORD_FILE), format!("{password}\n").as_bytes(), 0o600, None).map(drop)
+    ensure!(said.code == 0, "the account `{username}` could not be made: {}", failure(&said));
+    durable::write(&context.path(PASSWORD_FILE), format!("{password}\n").as_bytes(), 0o600, None)?;
+    remember(context, username)?;
+    Begun::forget(context)
+}
+
+fn refused_lately(owner: &Owner) -> Option<String> {
+    let refusal = REFUSAL.lock().unwrap_or_else(PoisonError::into_inner);
+    let refusal = refusal.as_ref().filter(|refusal| refusal.owner == *owner && refusal.at.elapsed() < PAUSE);
+    refusal.map(|refusal| refusal.why.clone())
+}
+
+fn was_made(context: &Context, username: &str) -> bool {
+    let made = fs::read_to_string(context.state().join(MADE));
+    made.is_ok_and(|made| made.trim().eq_ignore_ascii_case(username))
+}
+
+fn remember(context: &Context, username: &str) -> Result<()> {
+    durable::write(&context.state().join(MADE), format!("{username}\n").as_bytes(), 0o644, None).map(drop)
 }
 
 /// Makes an existing account an administrator.
 pub fn make_admin(context: &Context, username: &str) -> Result<()> {
     let said = runner(context, PROMOTE, &[("USERNAME", username)], "")?;
-    if let Some(reason) = refusal(&said) {
-        bail!("`{username}`: {reason}");
-    }
-    if said.code != 0 {
-        bail!("`{username}` could not be made an administrator: {}", said.stderr.trim());
-    }
+    let why = || refusal(&said).map_or_else(|| failure(&said), str::to_owned);
+    ensure!(said.code == 0, "`{username}` is not an administrator: {}", why());
     Ok(())
 }
 
 /// Why one of our programs said no, in one line.
 fn refusal(said: &Output) -> Option<&str> {
     said.stderr.lines().find_map(|line| line.strip_prefix(REFUSED)).filter(|_| said.code != 0)
+}
+
+/// What went wrong, in one line: Ruby says it first, and then where.
+fn failure(said: &Output) -> String {
+    match said.code {
+        TIME_IS_UP => format!("Rails was not done after {} s", LIMIT.as_secs()),
+        code => {
+            format!("exit code {code}: {}", said.stderr.trim().lines().next().unwrap_or("it said nothing"))
+        }
+    }
 }
 
 /// Runs a program of ours in the application.
@@ -177,20 +239,28 @@ fn runner(context: &Context, program: &str, variables: &[(&str, &str)], answers:
     run.output()
 }
 
-/// Whether the account of that name is an administrator's; `None` without one.
-fn is_admin(context: &Context, username: &str) -> Result<Option<bool>> {
+/// The account that has the owner's name.
+struct Account {
+    is_admin: bool,
+    /// And the owner's mail address.
+    has_mail: bool,
+}
+
+fn account(context: &Context, owner: &Owner) -> Result<Option<Account>> {
     let query = format!(
-        "SELECT users.admin FROM users JOIN accounts ON accounts.id = users.account_id \
+        "SELECT users.admin, lower(users.email) = lower({}) FROM users JOIN accounts ON accounts.id = users.account_id \
         WHERE accounts.domain IS NULL AND lower(accounts.username) = lower({});",
-        sql::literal(username)
+        sql::literal(&owner.email),
+        sql::literal(&owner.username)
     );
     let rows = sql::rows(context, sql::instance(context), &query)?;
-    Ok(rows.first().and_then(|row| row.first()).map(|is_admin| is_admin == "t"))
+    let is_true = |row: &[String], column: usize| row.get(column).is_some_and(|value| value == "t");
+    Ok(rows.first().map(|row| Account { is_admin: is_true(row, 0), has_mail: is_true(row, 1) }))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{BEGUN, MADE, STEP, begun, refusal};
+    use super::{BEGUN, Begun, MADE, STEP, failure, refusal};
     use crate::context::Context;
     use crate::context::tests::scratch_context;
     use crate::engine::Observation;
@@ -218,17 +288,18 @@ mod tests {
     }
 
     #[test]
-    fn a_password_is_the_owners_it_was_made_for() {
+    fn what_was_begun_is_whole_or_not_there() {
         let (_guard, mut context) = scratch_context();
-        let (alice, bob) = (settle(&mut context, "alice"), settle(&mut context, "bob"));
-        let known = |text: &str, owner: &Owner| {
-            fs_err::write(context.state().join(BEGUN), text).unwrap();
-            begun(&context, owner)
-        };
-        assert_eq!(known("alice\n0123\n", &alice).as_deref(), Some("0123"));
-        assert_eq!(known("alice\n0123\n", &bob), None);
-        for damaged in ["", "alice", "alice\n", "alice\n\n", "alice\n0123"] {
-            assert_eq!(known(damaged, &alice), None, "{damaged:?}");
+        let owner = settle(&mut context, "alice");
+        let begun = Begun::new(&context, &owner).unwrap();
+        assert_eq!(Begun::read(&context).unwrap(), begun);
+        assert!(begun.is(&owner) && begun.password.len() == 32);
+        // Whatever the settings say now, it is brought to its end.
+        context.settings.as_mut().unwrap().owner = None;
+        assert!(matches!((STEP.observe)(&context).unwrap(), Observation::Todo(_)));
+        for damaged in ["", "alice", "alice\na@example.net\n", "alice\na@example.net\n0123"] {
+            fs_err::write(context.state().join(BEGUN), damaged).unwrap();
+            assert_eq!(Begun::read(&context), None, "{damaged:?}");
         }
     }
 
@@ -237,6 +308,8 @@ mod tests {
         let said = |code, stderr: &str| Output { code, stdout: String::new(), stderr: stderr.to_owned() };
         let refused = said(1, "warning: something\nrefused: Email has already been taken\n");
         assert_eq!(refusal(&refused), Some("Email has already been taken"));
-        assert_eq!(refusal(&said(1, "no database")), None);
+        let failed = said(1, "config.rb:1:in `x': no database (PG::Error)\n\tfrom a\n\tfrom b\n");
+        assert_eq!(refusal(&failed), None);
+        assert_eq!(failure(&failed), "exit code 1: config.rb:1:in `x': no database (PG::Error)");
     }
 }
