@@ -117,8 +117,7 @@ fn owner_signs_in(site: &mut Site) -> Result<()> {
         "cd /tmp && runuser -u postgres -- psql -qAt -d mastodon -c \"{admin} AND email = lower('{OWNERS_EMAIL}')\""
     );
     ensure!(site.machine()?.shell(&admin)? == "0\n", "somebody was made an administrator");
-    guest(site, &format!("appliance make-admin {OWNER} && appliance retry"))?;
-    settles(site, "the operator's answer", &made)
+    Ok(())
 }
 
 pub fn make_admin(site: &mut Site) -> Result<()> {
