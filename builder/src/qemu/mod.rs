@@ -292,7 +292,10 @@ impl Machine {
         // The agent's answer is lost when the guest goes down at once.
         let _ = agent::exec(&self.sockets.path().join("agent"), "systemctl reboot", Duration::from_secs(20));
         self.wait_serial("Linux version", Duration::from_secs(180))
-            .context("waiting for the guest to boot again")
+            .context("waiting for the guest to boot again")?;
+        // Until it went down, the guest may have said once more how it was.
+        self.boot_offset = fs::metadata(self.serial_path())?.len();
+        Ok(())
     }
 
     /// The guest's screen as a PNG.

@@ -67,7 +67,7 @@ impl Tables {
     pub(super) fn load_directory(&mut self, file: &Section<'_>, sector: u64) -> Result<Compared> {
         let length = usize::try_from(self.count * 4).unwrap_or_default();
         let within = sector > 0 && sector.saturating_add(self.directory_sectors()) <= self.overhead;
-        let content = if within { file.bytes(sector * SECTOR, length)? } else { None };
+        let content = if within { file.bytes(sector.saturating_mul(SECTOR), length)? } else { None };
         // Without a directory every table counts as missing once; that is said here.
         self.disorder = content.is_none();
         self.front = content.map(|content| numbers(&content));

@@ -538,6 +538,12 @@ fn tables_in_front_are_compared_too() {
     assert_eq!(with_tables_in_front(|file| file[30 * 512 + 4] = 0), ["vmdk-tables"]);
     assert_eq!(with_tables_in_front(|file| file[30 * 512 + 5] = 0xff), ["vmdk-tables"]);
     assert_eq!(with_tables_in_front(|file| file[56] = 0xf0), ["vmdk-tables"]);
+    // The directory is said to be further away than bytes can be counted.
+    let far = |file: &mut [u8]| {
+        file[56..64].copy_from_slice(&(1_u64 << 60).to_le_bytes());
+        file[64..72].copy_from_slice(&u64::MAX.to_le_bytes());
+    };
+    assert!(with_tables_in_front(far).contains(&"vmdk-tables"));
 }
 
 proptest! {
