@@ -76,9 +76,11 @@ impl Profile {
         // What is there now is ours as well, until the new content has taken its place.
         let present = fs::read(&path).map(|found| format!("{}\n", stamp::hash(&found))).unwrap_or_default();
         let own = format!("{}\n", self.hash());
-        let both = if present == own { own } else { format!("{own}{present}") };
+        let both = if present == own { own.clone() } else { format!("{own}{present}") };
         durable::write(&hash_path(context), both.as_bytes(), 0o600, None)?;
-        durable::write(&path, self.content.as_bytes(), self.mode, Some((0, 0))).map(drop)
+        durable::write(&path, self.content.as_bytes(), self.mode, Some((0, 0)))?;
+        // Whoever types the former content in from now on is the operator.
+        durable::write(&hash_path(context), own.as_bytes(), 0o600, None).map(drop)
     }
 }
 
@@ -92,7 +94,7 @@ fn hashes(context: &Context) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Owner, Profile};
+    use super::{Owner, Profile, hash_path};
     use crate::context::tests::scratch_context;
     use crate::facts::NetworkBackend;
     use crate::settings::Settings;
@@ -130,10 +132,12 @@ mod tests {
         let [first, second] =
             ["ens160", "ens192"].map(|interface| Profile::new(&context, &network, interface));
         first.write(&context).unwrap();
-        let before = fs_err::read(context.path(&first.guest)).unwrap();
-        second.write(&context).unwrap();
-        fs_err::write(context.path(&first.guest), before).unwrap();
+        fs_err::write(hash_path(&context), format!("{}\n{}\n", second.hash(), first.hash())).unwrap();
         assert_eq!(first.owner(&context), Owner::Current);
         assert_eq!(second.owner(&context), Owner::Ours);
+
+        second.write(&context).unwrap();
+        fs_err::write(context.path(&first.guest), &first.content).unwrap();
+        assert_eq!(second.owner(&context), Owner::Operator, "the former content, typed in later");
     }
 }
