@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use firstboot::context::Context;
 use firstboot::durable::faults::{self, Loss, Plan};
 use firstboot::engine::{Needs, Observation, Step, converge};
@@ -13,14 +13,24 @@ use crate::scene;
 
 /// The step that asks an authority.
 pub const CERTIFICATE: &str = "certificate";
+/// The step that takes new settings on trial.
+pub const NETWORK: &str = "network";
+
+/// What needs more than the machine, and finds it in [`crate::world`] and among the stand-ins.
+const BEYOND: [&str; 4] = [NETWORK, CERTIFICATE, "owner", "mail"];
 
 /// How often a step is tried: what failed once because a server was just starting is not a fault.
 const TRIES: usize = 4;
 
-/// The steps that need nothing from outside, and those for which [`crate::world`] and the stand-ins are enough, in their order.
+/// The steps that are run, in their order.
 pub fn steps() -> Vec<&'static Step> {
-    let is_run = |step: &&Step| step.needs == Needs::Local || [CERTIFICATE, "owner"].contains(&step.name);
+    let is_run = |step: &&Step| step.needs == Needs::Local || BEYOND.contains(&step.name);
     steps::STEPS.iter().filter(is_run).collect()
+}
+
+/// The number of a step among them.
+pub fn number(name: &str) -> Result<usize> {
+    steps().iter().position(|step| step.name == name).with_context(|| format!("no step is called {name}"))
 }
 
 /// Arguments: the numbers of the first step under the plan and of the last step to run, the operation to end after (0 for none),

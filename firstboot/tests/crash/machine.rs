@@ -15,7 +15,7 @@ use rustix::mount::{
 use rustix::process::{Pid, Signal, WaitOptions, kill_process};
 
 use crate::world::World;
-use crate::{scene, state};
+use crate::{scene, standins, state};
 
 /// The files of the data disk while the machine runs.
 pub const FILES: &str = "/run/disk";
@@ -45,7 +45,7 @@ pub struct Said {
     pub cut: Option<String>,
     /// Secrets that could be seen when it was cut: path and hash.
     pub seen: Vec<String>,
-    /// The database's content.
+    /// The database's content, and the network profile in force.
     pub database: String,
 }
 
@@ -183,7 +183,7 @@ fn first_boot(engine: &[String], again: bool) -> Result<u8> {
     } else {
         bail!("{}", stderr.trim());
     }
-    println!("DATABASE\n{}", state::database()?);
+    println!("DATABASE\n{}{}", state::database()?, standins::network());
     Ok(0)
 }
 
@@ -232,6 +232,10 @@ fn set_up(root: &Path, programs: &Path) -> Result<()> {
     }
     fs::set_permissions(at("tmp"), fs::Permissions::from_mode(0o1777))?;
     chown(at("run/postgresql"), Some(101), Some(101))?;
+    // Each boot has a name of its own, by which moments before a power cut are told from those after it.
+    let boot = at("run/boot-id");
+    fs::copy("/proc/sys/kernel/random/uuid", &boot)?;
+    mount_bind(&boot, at("proc/sys/kernel/random/boot_id"))?;
     if at(scene::DISK).exists() {
         let files = at(FILES.trim_start_matches('/'));
         fs::create_dir(&files)?;

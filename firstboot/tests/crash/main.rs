@@ -1,6 +1,6 @@
 //! The crash matrix: the steps of first boot are ended after each operation on the disk that the fault layer counts, then run to
 //! their end. What they leave must be what an undisturbed run leaves. An authority outlives each cut: one certificate is all that it may
-//! be asked for. `network`, `mail`, `space` and `swap` are not among them: they need a real machine or change nothing on this one.
+//! be asked for. `space` is not among them, which changes nothing, and neither is `swap`, which needs the kernel's own memory.
 //!
 //! | Module | What it gives |
 //! | --- | --- |

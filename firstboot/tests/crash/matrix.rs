@@ -42,8 +42,9 @@ const MACHINE_KIB: usize = 512 * 1024;
 const WAIT: [&str; 2] = ["postgresql", "units"];
 
 /// Programs that change nothing, as their lines begin.
-const LOOKS: [&str; 10] = [
-    "ip -o",
+const LOOKS: [&str; 11] = [
+    "ip -",
+    "nmcli --terse",
     "nft list",
     "systemctl --quiet is-",
     "systemctl show",
@@ -220,6 +221,13 @@ fn undisturbed(folder: &Path, ca: &str, programs: &Path, world: &World) -> Resul
             (folder.join(format!("before-{number}")), folder.join(format!("before-{}", number + 1)));
         rows.push(row(step.name, number..=number, &before, &after, programs, world)?);
     }
+    // Other settings for a machine that works: they are on trial, and the former ones are kept meanwhile.
+    let changed = folder.join("changed-before");
+    copy(&folder.join(format!("before-{}", steps.len())), &changed)?;
+    scene::change_network(&changed)?;
+    let network = engine::number(engine::NETWORK)?;
+    let after = folder.join("changed-after");
+    rows.push(row("network-change", network..=network, &changed, &after, programs, world)?);
     // Once more with a data disk: where state lies differs, and the step that puts it there has much more to do.
     let with_disk = folder.join("disk-before-0");
     copy(&blank, &with_disk)?;

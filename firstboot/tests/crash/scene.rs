@@ -37,6 +37,10 @@ authorized-keys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIHtX4Ql5QZbZr0cF3vE2uGz
 username = \"alice\"
 email = \"alice@example.net\"
 
+[mail]
+relay = \"{relay}\"
+from = \"words@example.net\"
+
 [acme]
 email = \"admin@example.net\"
 directory = \"{directory}\"
@@ -97,6 +101,13 @@ pub fn facts() -> Result<ImageFacts> {
             firewall: FirewallBackend::Nftables,
         },
     })
+}
+
+/// The operator of a machine that runs wants one more address.
+pub fn change_network(root: &Path) -> Result<()> {
+    let path = root.join("etc/appliance/config.toml");
+    let text = fs::read_to_string(&path)?;
+    Ok(fs::write(path, format!("{text}\n[network.ipv6]\naddresses = [\"{}\"]\n", world::SECOND))?)
 }
 
 /// Where a data disk keeps itself while no machine runs: the device's bytes, and the files of its file system.
@@ -186,7 +197,16 @@ pub fn make(root: &Path, ca: &str) -> Result<()> {
     fs::write(root.join("etc/nginx/nginx.conf"), NGINX)?;
     fs::write(root.join("etc/nginx/mime.types"), "types { text/html html; }\n")?;
     let config = "sys/firmware/qemu_fw_cfg/by_name/opt/org.mastodon/config/raw";
-    fs::write(root.join(config), CONFIG.replace("{directory}", world::DIRECTORY).replace("{ca}", ca))?;
+    let text = [("{directory}", world::DIRECTORY), ("{ca}", ca), ("{relay}", world::RELAY)]
+        .iter()
+        .fold(CONFIG.to_owned(), |text, (name, value)| text.replace(name, value));
+    fs::write(root.join(config), text)?;
+    let adapter = root.join("sys/class/net").join(world::INTERFACE);
+    fs::create_dir_all(adapter.join("device"))?;
+    for (file, text) in [("type", "1"), ("ifindex", "2"), ("address", "52:54:00:12:34:56"), ("carrier", "1")]
+    {
+        fs::write(adapter.join(file), text)?;
+    }
     fs::write(root.join("etc/resolv.conf"), "nameserver 127.0.0.1\n")?;
     let conf = format!(
         "data_directory = '{}'\nhba_file = '{}'\nident_file = '{}/pg_ident.conf'\nlisten_addresses = ''\n\

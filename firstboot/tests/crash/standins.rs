@@ -1,29 +1,33 @@
 //! Stand-ins: programs that need a real machine (`systemctl`) or an application that was built (`bundle`, Mastodon's services).
 //!
-//! `systemctl` starts the real servers and knows units, conditions, `enable` and pid files, no more. The tasks of Rails
+//! `systemctl` starts the real servers and knows units, conditions, `enable` and pid files, no more; `nmcli` knows one profile. The tasks of Rails
 //! that make tables are in `standin/rails.rs`.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{rails, scene};
 
 /// The names that programs of first boot find in the search path.
-pub const NAMES: [&str; 4] = ["systemctl", "bundle", "mount", "nft"];
+pub const NAMES: [&str; 5] = ["systemctl", "bundle", "mount", "nft", "nmcli"];
 
 const WANTS: &str = "/etc/systemd/system/multi-user.target.wants";
 /// The service that loads the firewall's rules, and what stands for the kernel's memory of them.
 const FIREWALL: &str = "nftables.service";
 const RULES: &str = "/run/units/rules";
+/// NetworkManager's folder, what it has read of it, and what it has put in force.
+const PROFILES: &str = "/etc/NetworkManager/system-connections";
+const LOADED: &str = "/run/units/profile-loaded";
+const ACTIVE: &str = "/run/units/profile-active";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Units in the order of a boot.
@@ -46,9 +50,20 @@ pub fn run(name: &str, args: &[String]) -> Result<u8> {
     if name == "nft" {
         return nft(args);
     }
+    if name == "nmcli" {
+        return nmcli(args);
+    }
     let args: Vec<&str> = args.iter().map(String::as_str).filter(|arg| !arg.starts_with('-')).collect();
     let is_good = match (name, &args[..]) {
         ("systemctl", ["boot"]) => {
+            for profile in fs::read_dir(PROFILES).into_iter().flatten() {
+                // A hidden one is none.
+                let path = profile?.path();
+                if !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+                    load(&path)?;
+                    fs::copy(LOADED, ACTIVE)?;
+                }
+            }
             UNITS.into_iter().filter(|unit| is_enabled(unit)).try_for_each(start)?;
             true
         }
@@ -104,6 +119,36 @@ fn nft(args: &[String]) -> Result<u8> {
         _ => bail!("the stand-in does not know {args:?}"),
     }
     Ok(0)
+}
+
+/// Puts profiles in force, and sets no address: those of the world are there.
+fn nmcli(args: &[String]) -> Result<u8> {
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--terse", "--fields", "UUID", "connection", "show", "--active"] => {
+            println!("{}", network().lines().find_map(|line| line.strip_prefix("uuid=")).unwrap_or_default());
+        }
+        ["connection", "load", path] => load(Path::new(path))?,
+        ["--wait", "0", "connection", "up", "uuid", id] => {
+            let profile = fs::read_to_string(LOADED)?;
+            ensure!(profile.contains(&format!("uuid={id}\n")), "no profile has the UUID {id}");
+            fs::write(ACTIVE, profile)?;
+        }
+        _ => bail!("the stand-in does not know {args:?}"),
+    }
+    Ok(0)
+}
+
+/// As NetworkManager does: a profile that others can read is passed over.
+fn load(path: &Path) -> Result<()> {
+    let mode = fs::metadata(path)?.permissions().mode();
+    ensure!(mode & 0o777 == 0o600, "`{}` has the mode {mode:o}", path.display());
+    fs::copy(path, LOADED)?;
+    Ok(())
+}
+
+/// The profile in force, if any.
+pub fn network() -> String {
+    fs::read_to_string(ACTIVE).unwrap_or_default()
 }
 
 /// The data disk's files are a folder; everything else is mounted by the real program.

@@ -42,11 +42,18 @@ const RANDOM: [&str; 9] = [
     r"^/var/lib/appliance/environment\.in-force$",
 ];
 
-/// What the authority was asked for, and when: nothing that anybody keeps secret, or that stays the same over a cut.
-const ASKED: [&str; 2] = ["/var/lib/appliance/acme/ledger.json", "/var/lib/appliance/acme/renewal.json"];
+/// What authority and relay were asked for, and when: nothing that anybody keeps secret, or that stays the same over a cut.
+const ASKED: [&str; 3] = [
+    "/var/lib/appliance/acme/ledger.json",
+    "/var/lib/appliance/acme/renewal.json",
+    "/var/lib/appliance/mail-accepted",
+];
 
 /// Values within other content that are random, or that PostgreSQL may change: after a recovery a sequence goes on up to 32 further.
-const WITHIN: [&str; 4] = [
+/// And moments.
+const WITHIN: [&str; 6] = [
+    r#""(wall|uptime)": -?\d+"#,
+    r#""boot": "[0-9a-f-]+""#,
     r"\b[0-9a-f]{32,}\b",
     r"(?m)^VAPID_P[A-Z]*_KEY=.*$",
     r"\\(un)?restrict \w+",

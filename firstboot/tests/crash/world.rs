@@ -1,5 +1,5 @@
-//! The world around a machine: a network with a certificate authority (Pebble) and the name server that both ask. No power cut of
-//! the machine ends it, and it knows what was asked of it.
+//! The world around a machine: a network with a certificate authority (Pebble), the name server that both ask, and a mail relay
+//! (aiosmtpd). No power cut of the machine ends it, and it knows what was asked of it.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -12,6 +12,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 /// The machine's own address, which every name leads to.
 const ADDRESS: &str = "2001:db8::101";
+/// What later settings ask for beside it.
+pub const SECOND: &str = "2001:db8::102/64";
+/// The machine's adapter.
+pub const INTERFACE: &str = "eth0";
+/// The mail relay.
+pub const RELAY: &str = "127.0.0.1";
 /// URL of the authority's directory.
 pub const DIRECTORY: &str = "https://localhost:14000/dir";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -65,7 +71,16 @@ impl Drop for World {
 /// Lives in the namespace until nobody needs it. Arguments as [`World::start`] gives them.
 pub fn run(args: &[String]) -> Result<u8> {
     let [folder, log] = args else { bail!("two arguments, not {}", args.len()) };
-    for line in ["link set lo up".to_owned(), format!("address add {ADDRESS} dev lo")] {
+    // The addresses are there from the beginning: what is tested is what first boot remembers of them, not NetworkManager.
+    for line in [
+        "link set lo up".to_owned(),
+        format!("link add {INTERFACE} type veth peer name switch"),
+        "link set switch up".to_owned(),
+        format!("link set {INTERFACE} up"),
+        format!("address add {ADDRESS}/64 dev {INTERFACE} nodad"),
+        format!("address add {SECOND} dev {INTERFACE} nodad"),
+        format!("-6 route add default dev {INTERFACE}"),
+    ] {
         ensure!(Command::new("ip").args(line.split(' ')).status()?.success(), "`ip {line}`");
     }
     let config = serde_json::json!({ "pebble": {
@@ -89,9 +104,14 @@ pub fn run(args: &[String]) -> Result<u8> {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()?,
+        // The system's own interpreter has Debian's aiosmtpd; another one that is first in PATH has not.
+        Command::new("/usr/bin/python3")
+            .args(["-m", "aiosmtpd", "-n", "-l", &format!("{RELAY}:25"), "-c", "aiosmtpd.handlers.Sink"])
+            .stdout(Stdio::null())
+            .spawn()?,
     ];
     let begun = Instant::now();
-    for port in [8055, 14000] {
+    for port in [8055, 14000, 25] {
         while TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).is_err() {
             ensure!(begun.elapsed() < PATIENCE, "nobody listens on port {port}");
             std::thread::sleep(Duration::from_millis(20));
@@ -99,6 +119,6 @@ pub fn run(args: &[String]) -> Result<u8> {
     }
     println!("READY");
     std::io::stdin().read_to_end(&mut Vec::new())?;
-    // Both end with this process, the first of its namespace.
+    // All end with this process, the first of its namespace.
     Ok(0)
 }
