@@ -104,6 +104,32 @@ pub fn to_raw(image: &Path, raw: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Takes a file's only name on an ext4 file system away and marks it as one in which the kernel has met errors: `e2fsck -p` leaves that to a
+/// person, and whoever answers its questions finds the file in `lost+found`.
+pub fn damage_ext4(raw: &Path, file: &str) -> Result<()> {
+    for command in [format!("unlink {file}"), "ssv state 2".to_owned()] {
+        exec::text("debugfs", &["-w".as_ref(), "-R".as_ref(), command.as_ref(), raw.as_os_str()])?;
+    }
+    Ok(())
+}
+
+/// `qemu-img convert` of a raw disk to a qcow2 without a backing file.
+pub fn to_qcow2(raw: &Path, image: &Path) -> Result<()> {
+    exec::text(
+        "qemu-img",
+        &[
+            "convert".as_ref(),
+            "-f".as_ref(),
+            "raw".as_ref(),
+            "-O".as_ref(),
+            "qcow2".as_ref(),
+            raw.as_os_str(),
+            image.as_os_str(),
+        ],
+    )?;
+    Ok(())
+}
+
 /// `cp` of a raw disk that keeps its holes.
 pub fn copy_sparse(disk: &Path, copy: &Path) -> Result<()> {
     exec::text("cp", &["--sparse=always".as_ref(), "--".as_ref(), disk.as_os_str(), copy.as_os_str()])?;

@@ -141,6 +141,19 @@ pub fn configuration_is_stored(site: &mut Site) -> Result<()> {
     Ok(())
 }
 
+/// As README says: `ssh root@<machine>`, then `appliance status`.
+pub fn administrator_logs_in(site: &mut Site) -> Result<()> {
+    let lab = site.lab()?;
+    let said = lab.ssh("id -un; appliance status")?;
+    ensure!(
+        said.starts_with("root\n") && said.contains(DOMAIN),
+        "what was said to the administrator: {said}"
+    );
+    let refused = lab.ssh_without_key("id");
+    ensure!(refused.is_err(), "somebody without a key was let in: {refused:?}");
+    Ok(())
+}
+
 pub fn network_is_the_articles(site: &mut Site) -> Result<()> {
     let said = site
         .machine()?

@@ -15,6 +15,7 @@
 mod account;
 mod build;
 mod changes;
+mod damage;
 mod exposure;
 mod faults;
 mod first_boot;
@@ -55,6 +56,7 @@ const CHECKS: &[Check<Site>] = &[
     ),
     ("configuration_is_stored_for_root_alone", first_boot::configuration_is_stored),
     ("network_has_slaac_and_the_fixed_address_and_ipv4_as_client", first_boot::network_is_the_articles),
+    ("administrator_logs_in_by_key_alone", first_boot::administrator_logs_in),
     ("about_answers_over_ipv6_with_the_issued_chain", web::about_has_the_issued_chain),
     ("http_redirects_to_https", web::http_redirects),
     ("instance_api_names_the_domain", web::instance_api),
@@ -81,6 +83,7 @@ const CHECKS: &[Check<Site>] = &[
     ("firewall_is_switched_off_and_on", changes::firewall_is_switched),
     ("wrong_gateway_is_taken_back", changes::wrong_gateway_is_taken_back),
     ("reboot_comes_back_with_the_same_secrets", power::reboot_keeps_everything),
+    ("damaged_data_disk_is_a_question_and_heals_by_its_remedy", damage::heals_by_its_remedy),
     ("copy_of_the_machine_asks_before_it_serves", changes::copy_asks_before_it_serves),
     ("power_off_leaves_clean_file_systems", power::off_leaves_clean_file_systems),
     ("second_machine_and_the_image_share_no_secret_with_the_first", second::shares_no_secret),

@@ -13,6 +13,7 @@
 //! The instance has an AAAA record and no A record. Everything is torn down when the [`Lab`] is dropped.
 
 mod acme;
+mod admin;
 mod dns;
 mod mail;
 mod radvd;
@@ -69,6 +70,7 @@ pub enum Server {
 pub struct Lab {
     domain: String,
     authority: acme::Authority,
+    admin: admin::Admin,
     // In the order of their end: servers, then namespaces, then the folder with their logs.
     services: BTreeMap<Server, Service>,
     outside: Namespace,
@@ -92,6 +94,7 @@ impl Lab {
         let mut lab = Lab {
             domain: domain.to_owned(),
             authority: acme::Authority::new(folder.path())?,
+            admin: admin::Admin::new(folder.path())?,
             services: BTreeMap::new(),
             outside,
             router,
@@ -203,6 +206,17 @@ impl Lab {
         self.outside.run("curl", &args)
     }
 
+    /// Runs a command as root on the instance, by the key that [`config_toml`](Lab::config_toml) names, from the computer elsewhere.
+    pub fn ssh(&self, command: &str) -> Result<String> {
+        self.admin.ssh(&self.outside, &[], command)
+    }
+
+    /// The same by a password, which nobody must be asked for.
+    pub fn ssh_without_key(&self, command: &str) -> Result<String> {
+        let only = ["-o", "PubkeyAuthentication=no", "-o", "NumberOfPasswordPrompts=0"];
+        self.admin.ssh(&self.outside, &only, command)
+    }
+
     /// What reached the mail relay.
     pub fn mailbox(&self) -> Mailbox {
         Mailbox::at(&self.folder.path().join(mail::FOLDER))
@@ -218,7 +232,7 @@ impl Lab {
     pub fn config_toml(&self) -> String {
         let Lab { domain, .. } = self;
         let directory = acme::directory();
-        let ca = self.directory_root().trim_end();
+        let (ca, key) = (self.directory_root().trim_end(), self.admin.public());
         format!(
             r#"schema = 1
 domain = "{domain}"
@@ -248,6 +262,9 @@ ca = """
 [mail]
 relay = "{ROUTER_V4}"
 from = "words@{domain}"
+
+[ssh]
+authorized-keys = ["{key}"]
 "#
         )
     }
