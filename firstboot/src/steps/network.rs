@@ -156,6 +156,7 @@ fn apply(context: &Context) -> Result<()> {
             put(context, situation.target().1)
         }
         Next::Remember => {
+            situation.wanted_profile.record(context)?;
             let seen = look(context, &situation.wanted)?;
             let Wish { network, interface } = situation.wanted;
             let (ipv6_route, ipv4_route) = (seen.ipv6_route, seen.ipv4_route);
@@ -225,7 +226,7 @@ fn next(context: &Context, situation: &Situation) -> Result<Next> {
         let judged = seen::judge(&wish.network, listen, &wish.interface, &seen);
         let is_news = (judged == Observation::Done || has_passed)
             && !situation.is_refused
-            && !is_remembered(&situation.record, &wish, &seen);
+            && !(is_remembered(&situation.record, &wish, &seen) && profile.is_recorded(context));
         return Ok(if is_news { Next::Remember } else { Next::Observe(judged) });
     };
     Ok(decision)

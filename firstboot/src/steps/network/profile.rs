@@ -1,7 +1,8 @@
 //! The profile as a file, and whose it is.
 //!
 //! Once the operator has edited it, it is theirs: it is compared with the hashes of what we wrote. A hash is on the disk before the
-//! content that it is of, so no cut makes a profile of ours look like one that somebody has edited.
+//! content that it is of, and the one before is forgotten after it, so no cut makes a profile of ours look like one that somebody has
+//! edited; the hashes may lie on another disk than the profile.
 
 use std::path::PathBuf;
 
@@ -73,14 +74,33 @@ impl Profile {
         if self.owner(context) == Owner::Operator {
             return Ok(());
         }
-        // What is there now is ours as well, until the new content has taken its place.
-        let present = fs::read(&path).map(|found| format!("{}\n", stamp::hash(&found))).unwrap_or_default();
-        let own = format!("{}\n", self.hash());
-        let both = if present == own { own.clone() } else { format!("{own}{present}") };
-        durable::write(&hash_path(context), both.as_bytes(), 0o600, None)?;
+        self.announce(context)?;
         durable::write(&path, self.content.as_bytes(), self.mode, Some((0, 0)))?;
-        // Whoever types the former content in from now on is the operator.
-        durable::write(&hash_path(context), own.as_bytes(), 0o600, None).map(drop)
+        self.record(context)
+    }
+
+    /// Makes it known beside what is known already, until it is there.
+    fn announce(&self, context: &Context) -> Result<()> {
+        let mut known = hashes(context);
+        if !self.is_recorded(context) {
+            known.insert_str(0, &self.line());
+        }
+        durable::write(&hash_path(context), known.as_bytes(), 0o600, None).map(drop)
+    }
+
+    /// Whether it is known as ours. A data disk that comes from elsewhere, or from a backup, may lack that.
+    pub(super) fn is_recorded(&self, context: &Context) -> bool {
+        let hash = self.hash();
+        hashes(context).lines().any(|line| line.trim() == hash)
+    }
+
+    /// Makes it, which is there, the only content that is ours: whoever types a former one in from now on is the operator.
+    pub(super) fn record(&self, context: &Context) -> Result<()> {
+        durable::write(&hash_path(context), self.line().as_bytes(), 0o600, None).map(drop)
+    }
+
+    fn line(&self) -> String {
+        format!("{}\n", self.hash())
     }
 }
 
@@ -132,12 +152,29 @@ mod tests {
         let [first, second] =
             ["ens160", "ens192"].map(|interface| Profile::new(&context, &network, interface));
         first.write(&context).unwrap();
-        fs_err::write(hash_path(&context), format!("{}\n{}\n", second.hash(), first.hash())).unwrap();
+        second.announce(&context).unwrap();
         assert_eq!(first.owner(&context), Owner::Current);
         assert_eq!(second.owner(&context), Owner::Ours);
+        assert!(
+            first.is_recorded(&context) && second.is_recorded(&context),
+            "either may be found after a cut"
+        );
 
         second.write(&context).unwrap();
         fs_err::write(context.path(&first.guest), &first.content).unwrap();
         assert_eq!(second.owner(&context), Owner::Operator, "the former content, typed in later");
+    }
+
+    #[test]
+    fn a_profile_that_is_right_is_ours_again_when_its_hash_is_lost() {
+        let (_guard, context) = scratch_context();
+        let network = Settings::parse("example", Settings::example()).unwrap().network;
+        let [first, second] =
+            ["ens160", "ens192"].map(|interface| Profile::new(&context, &network, interface));
+        first.write(&context).unwrap();
+        fs_err::remove_file(hash_path(&context)).unwrap();
+        assert!(first.owner(&context) == Owner::Current && !first.is_recorded(&context));
+        first.record(&context).unwrap();
+        assert_eq!(second.owner(&context), Owner::Ours);
     }
 }
