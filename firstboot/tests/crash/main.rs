@@ -6,9 +6,9 @@
 //! | --- | --- |
 //! | `scene` | the tree of a blank machine |
 //! | `machine` | namespaces and a root of its own around such a tree: what starts in it dies with it |
-//! | `world` | the network around it, with a certificate authority |
+//! | `world` | the network around it, with a certificate authority and a mail relay |
 //! | `engine` | the steps of first boot, run in that machine under a plan of the fault layer |
-//! | `standins` | the programs that Debian has no package for, or that need a real machine: systemd, Mastodon |
+//! | `standins` | the programs that Debian has no package for, or that need a real machine: systemd, NetworkManager, Mastodon |
 //! | `state` | all that a run left on the disk and in the database, as text, random values masked |
 //! | `matrix` | which runs there are, and the comparison |
 //!

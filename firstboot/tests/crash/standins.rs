@@ -28,6 +28,7 @@ const RULES: &str = "/run/units/rules";
 const PROFILES: &str = "/etc/NetworkManager/system-connections";
 const LOADED: &str = "/run/units/profile-loaded";
 const ACTIVE: &str = "/run/units/profile-active";
+const BOOTED: &str = "/run/units/booted";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Units in the order of a boot.
@@ -56,14 +57,16 @@ pub fn run(name: &str, args: &[String]) -> Result<u8> {
     let args: Vec<&str> = args.iter().map(String::as_str).filter(|arg| !arg.starts_with('-')).collect();
     let is_good = match (name, &args[..]) {
         ("systemctl", ["boot"]) => {
-            for profile in fs::read_dir(PROFILES).into_iter().flatten() {
-                // A hidden one is none.
+            // Once a boot: what is written later is for first boot to put in force.
+            let is_first = !Path::new(BOOTED).exists();
+            for profile in fs::read_dir(PROFILES).into_iter().flatten().filter(|_| is_first) {
                 let path = profile?.path();
-                if !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
+                if path.extension().is_some_and(|extension| extension == "nmconnection") {
                     load(&path)?;
                     fs::copy(LOADED, ACTIVE)?;
                 }
             }
+            fs::write(BOOTED, "")?;
             UNITS.into_iter().filter(|unit| is_enabled(unit)).try_for_each(start)?;
             true
         }
@@ -138,7 +141,7 @@ fn nmcli(args: &[String]) -> Result<u8> {
     Ok(0)
 }
 
-/// As NetworkManager does: a profile that others can read is passed over.
+/// NetworkManager passes a profile over that others can read; here that is an error, so that it is seen.
 fn load(path: &Path) -> Result<()> {
     let mode = fs::metadata(path)?.permissions().mode();
     ensure!(mode & 0o777 == 0o600, "`{}` has the mode {mode:o}", path.display());

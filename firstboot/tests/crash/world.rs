@@ -1,5 +1,5 @@
 //! The world around a machine: a network with a certificate authority (Pebble), the name server that both ask, and a mail relay
-//! (aiosmtpd). No power cut of the machine ends it, and it knows what was asked of it.
+//! (aiosmtpd). No power cut of the machine ends it, and it knows how many certificates were asked of it.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
