@@ -27,9 +27,10 @@ pub enum Accelerator {
 const ALIVE: &str = "Run /init as init process";
 const TRIAL_LIMIT: Duration = Duration::from_secs(30);
 
-/// What costs the translator more than it gives the guest is off: AVX, page tables of five levels, guards around the kernel's
-/// accesses to user memory. The vendor is one of whose processors a kernel knows that they have no Meltdown: else it changes page tables
-/// at every system call, and all that the translator knows of addresses is lost with them.
+/// What costs the translator more than it gives the guest is off: AVX, page tables of five levels, the kernel's guards against
+/// executing and reading user memory, virtualisation in the guest. Linux knows that this vendor's processors have no Meltdown: else it
+/// changes page tables at every system call, and all that the translator knows of addresses is lost with them. That is worth more than
+/// the processor's clock, which Linux believes of this vendor's machines only where it is told to, and takes the HPET instead.
 const TCG_PROCESSOR: &str = "max,vendor=AuthenticAMD,la57=off,avx=off,avx2=off,smap=off,smep=off,svm=off";
 
 impl Accelerator {
