@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use imgbuild::qemu::{Machine, Verdict};
-use testkit::oracle;
+use testkit::{oracle, wait};
 
 use crate::faults::serves;
 use crate::site::{Site, folder};
@@ -35,7 +35,6 @@ pub fn heals_by_its_remedy(site: &mut Site) -> Result<()> {
             report.json["waiting"].as_array().is_some_and(|all| all.iter().any(asks))
         })
         .context("waiting for a word about the damage")?;
-    let why = report.json["waiting"].to_string();
     ensure!(report.json["verdict"] == "red", "a machine without its data disk is not red: {}", report.json);
     let prompt = machine.shell("cat /etc/issue")?;
     ensure!(prompt.contains("is damaged: copy it"), "the prompt does not say so: {prompt}");
@@ -46,11 +45,13 @@ pub fn heals_by_its_remedy(site: &mut Site) -> Result<()> {
 
     // From here on as a person would: by SSH, and by what was said.
     let lab = site.lab()?;
-    let said = lab.ssh("appliance status").context("logging in to a machine whose data disk is damaged")?;
-    let command = said
-        .split('`')
-        .find(|text| text.starts_with("e2fsck -f "))
-        .with_context(|| format!("no command in the remedy: {said}; {why}"))?;
+    // While the disk is looked at once more, the status says that instead.
+    let command = wait::until("the remedy in the status", LIMIT, || {
+        let said =
+            lab.ssh("appliance status").context("logging in to a machine whose data disk is damaged")?;
+        let command = said.split('`').find(|text| text.starts_with("e2fsck -f "));
+        Ok(command.map(str::to_owned).ok_or(said))
+    })?;
     // `-y` answers its questions. 1: all is mended.
     let mended = lab.ssh(&format!("{} || test $? = 1", command.replace("-f", "-fy")))?;
     ensure!(mended.contains("Connect to /lost+found? yes"), "e2fsck had nothing to mend: {mended}");
